@@ -1,0 +1,85 @@
+"""All that touches PEFT's insides: the entry in its `PeftType`, the registration, private names and its version.
+
+A PEFT release can break this file only. Public PEFT names may be imported anywhere.
+"""
+
+import warnings
+from typing import Any
+
+import peft
+from packaging.version import Version
+from peft import PeftConfig, PeftType
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import (
+    BaseTuner,
+    BaseTunerLayer,
+    _get_in_out_features,
+    check_adapters_to_merge,
+)
+from peft.utils import (
+    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    get_quantization_kwargs,
+    register_peft_method,
+    resolve_quantization_backend,
+)
+from peft.utils.other import get_pattern_key
+
+__all__ = [
+    "BaseTuner",
+    "BaseTunerLayer",
+    "DEFAULT_TARGETS",
+    "PREFIX",
+    "STYLE_ADAPTER",
+    "check_adapters_to_merge",
+    "features_of",
+    "get_pattern_key",
+    "get_quantization_kwargs",
+    "register",
+    "resolve_quantization_backend",
+]
+
+PREFIX = "style_adapter_"
+DEFAULT_TARGETS: dict[str, list[str]] = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+TESTED = ("0.21", "0.22")  # from, up to but without
+
+features_of = _get_in_out_features
+
+
+def _add_peft_type(name: str) -> PeftType:
+    """The member `name` of PEFT's enum of methods, added by hand: the enum has no opening for plugins.
+
+    A plain string instead of a member breaks transformers' integration, which compares members.
+    """
+    if name in PeftType.__members__:
+        return PeftType[name]
+    member = str.__new__(PeftType, name)
+    member._name_, member._value_ = name, name
+    PeftType._member_map_[name] = member
+    PeftType._member_names_.append(name)
+    PeftType._value2member_map_[name] = member
+    type.__setattr__(PeftType, name, member)  # the metaclass forbids a plain setattr
+    return member
+
+
+STYLE_ADAPTER = _add_peft_type("STYLE_ADAPTER")
+
+
+def _warn_if_untested() -> None:
+    """One warning where PEFT is outside the range that the test suite has run with."""
+    low, high = map(Version, TESTED)
+    if not low <= Version(peft.__version__) < high:
+        warnings.warn(
+            f"style_adapter is tested with peft >= {low}, < {high}, and found {peft.__version__}; "
+            f"if something fails, pip install 'peft>={low},<{high}'",
+            stacklevel=3,
+        )
+
+
+def register(config_cls: type[PeftConfig], model_cls: Any) -> None:
+    """Makes `get_peft_model`, `PeftModel.from_pretrained` and `inject_adapter_in_model` know the method.
+
+    Safe to call twice: a second call changes nothing.
+    """
+    _warn_if_untested()
+    if STYLE_ADAPTER not in PEFT_TYPE_TO_TUNER_MAPPING:
+        register_peft_method(name="style_adapter", config_cls=config_cls, model_cls=model_cls, prefix=PREFIX)

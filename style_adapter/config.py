@@ -1,0 +1,142 @@
+"""What is configured: every option once, with the help line that the CLI and the docs repeat."""
+
+import os
+from dataclasses import dataclass, field
+
+from peft import PeftConfig
+
+from ._peft import STYLE_ADAPTER
+
+NOISE_TYPES = ("gaussian", "uniform", "none")
+
+
+@dataclass
+class StyleAdapterConfig(PeftConfig):
+    """Configuration of a style adapter: h = W x + (alpha / r) * B diag(g) A x, with the gate g made by the style.
+
+    `StyleAdapterConfig()` alone has one style, `"default"`, and is a LoRA. It travels whole: together with the
+    adapter's weights it rebuilds the model, its styles and the prompt, with no other argument.
+
+    Raises:
+        ValueError: An option is out of its bounds; the message names the option, the bound and the remedy.
+
+    Example:
+        >>> config = StyleAdapterConfig(styles=["modern", "kjv"], r=16, target_modules="all-linear")
+        >>> config.default_style
+        'modern'
+    """
+
+    r: int = field(default=16, metadata={"help": "Rank of the update that all styles share, at least 1."})
+    alpha: float = field(default=16.0, metadata={"help": "Numerator of the scaling alpha / r."})
+    dropout: float = field(default=0.0, metadata={"help": "Dropout on the input of A, in [0, 1), as in LoRA."})
+    styles: list[str] = field(
+        default_factory=lambda: ["default"], metadata={"help": "Names of the styles, in the order of their rows."}
+    )
+    default_style: str | None = field(
+        default=None, metadata={"help": "Style in force where none is given; the first of `styles` if left out."}
+    )
+    style_dim: int = field(
+        default=0, metadata={"help": "Width of the style features f; 0 for styles that have names only."}
+    )
+    noise_dim: int = field(default=0, metadata={"help": "Width of the noise z; 0 for none."})
+    noise_type: str = field(
+        default="gaussian", metadata={"help": "Distribution of the noise z: gaussian, uniform (in [-1, 1]) or none."}
+    )
+    target_modules: list[str] | set[str] | str | None = field(
+        default=None,
+        metadata={"help": "Modules to adapt: names, a regular expression, 'all-linear', or PEFT's choice by default."},
+    )
+    exclude_modules: list[str] | set[str] | str | None = field(
+        default=None, metadata={"help": "Modules to leave out: names or a regular expression."}
+    )
+    layers_to_transform: list[int] | int | None = field(
+        default=None, metadata={"help": "Indices of the blocks to adapt; all if left out."}
+    )
+    layers_pattern: list[str] | str | None = field(
+        default=None, metadata={"help": "Name of the list of blocks, where `layers_to_transform` cannot find it."}
+    )
+    rank_pattern: dict[str, int] = field(
+        default_factory=dict, metadata={"help": "Other ranks by module name or regular expression."}
+    )
+    alpha_pattern: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "Other alphas by module name or regular expression."}
+    )
+    bias: str = field(
+        default="none", metadata={"help": "Biases to train: none, all or style_adapter_only (those of adapted layers)."}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules trained and saved whole beside the adapter, such as a new head."}
+    )
+    init_weights: bool = field(
+        default=True,
+        metadata={"help": "True starts at the frozen backbone (B = 0); False draws B and the gates at random."},
+    )
+    use_rslora: bool = field(default=False, metadata={"help": "Scale by alpha / sqrt(r) instead of alpha / r."})
+    prompt: str = field(
+        default="{source}\n", metadata={"help": "Prompt around the source text, kept so that inference repeats it."}
+    )
+
+    def __post_init__(self) -> None:
+        """Checks every option, fills in the default style and the PEFT type."""
+        super().__post_init__()
+        self.peft_type = STYLE_ADAPTER
+        self._check_numbers()
+        self._check_styles()
+        self._check_modules()
+        self.default_style = self.default_style or self.styles[0]
+        if isinstance(self.target_modules, list):
+            self.target_modules = set(self.target_modules)  # as PEFT keeps it
+        if isinstance(self.exclude_modules, list):
+            self.exclude_modules = set(self.exclude_modules)
+
+    def _check_numbers(self) -> None:
+        """Bounds of the numeric options."""
+        for name, low in (("r", 1), ("style_dim", 0), ("noise_dim", 0)):
+            if (value := getattr(self, name)) < low:
+                raise ValueError(f"{name}={value} must be >= {low}; set {name} in StyleAdapterConfig")
+        for pattern, rank in self.rank_pattern.items():
+            if rank < 1:
+                raise ValueError(f"rank_pattern[{pattern!r}]={rank} must be >= 1; correct it in StyleAdapterConfig")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout={self.dropout} must be in [0, 1); set dropout in StyleAdapterConfig")
+        if self.noise_type not in NOISE_TYPES:
+            raise ValueError(f"noise_type={self.noise_type!r} must be one of {', '.join(NOISE_TYPES)}")
+
+    def _check_styles(self) -> None:
+        """Names of styles: at least one, unique, usable as file names."""
+        if isinstance(self.styles, str) or not self.styles:
+            raise ValueError(
+                f"styles={self.styles!r} must be a list of at least one name, such as ['formal', 'casual']"
+            )
+        for name in self.styles:
+            _check_style_name(name)
+        if len(set(self.styles)) < len(self.styles):
+            raise ValueError(f"styles={self.styles} must be unique; remove the repeated names")
+        if self.default_style is not None and self.default_style not in self.styles:
+            raise ValueError(
+                f"default_style={self.default_style!r} must be one of styles={self.styles}; choose one or leave it out"
+            )
+
+    def _check_modules(self) -> None:
+        """Options that name modules of the backbone."""
+        if self.bias not in ("none", "all", "style_adapter_only"):
+            raise ValueError(f"bias={self.bias!r} must be one of none, all, style_adapter_only")
+        if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
+            raise ValueError(
+                f"layers_to_transform={self.layers_to_transform} must not be set where target_modules is the regular "
+                f"expression {self.target_modules!r}; give target_modules as a list"
+            )
+        if self.layers_pattern is not None and self.layers_to_transform is None:
+            raise ValueError(
+                f"layers_pattern={self.layers_pattern!r} must come with layers_to_transform; set the block indices too"
+            )
+        if "{source}" not in self.prompt:
+            raise ValueError(f"prompt={self.prompt!r} must contain {{source}}; add it where the text belongs")
+
+
+def _check_style_name(name: str) -> None:
+    """Refuses names that cannot be a row's label, a folder's name and a word of the mixing language at once."""
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"styles: {name!r} must be a non-empty string; name each style")
+    if os.sep in name or "/" in name or "\\" in name or name in (".", ".."):
+        raise ValueError(f"styles: {name!r} must not contain a path separator; exports are folders named by style")

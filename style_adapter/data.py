@@ -1,0 +1,140 @@
+"""What is read: `datasets` columns checked once, tokenised once, and collated into tensors of one shape a batch.
+
+Transfer rows have `source`, `target` and `style`; classification rows have `text` (and `text_pair`), `label` and,
+if styles matter, `style`. A style is whatever `StyleBank.parse` takes: a name, several names, {name: weight}, or
+{"text_style": [...], "visual_style": [...]}.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from .functional import IGNORED
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "transfer": ("source", "target", "style"),
+    "classification": ("text", "label"),
+}
+TEXT_COLUMNS = ("source", "target", "text", "text_pair")
+
+StyleEncoding = Callable[[Sequence[Any]], tuple[Int[Tensor, "rows slots"], Float[Tensor, "rows slots"]]]
+
+
+def check_rows(dataset: Any, task: str, *, name: str = "train_dataset") -> None:
+    """Refuses a data set that could not be learnt from, before any time is spent on it.
+
+    Raises:
+        ValueError: An unknown task, an empty data set, a missing column, or an empty text (its row is named).
+    """
+    if task not in COLUMNS:
+        raise ValueError(f"task={task!r} must be one of {', '.join(COLUMNS)}")
+    if len(dataset) == 0:
+        raise ValueError(f"{name} has 0 rows and must have at least 1; check the files and filters it was made with")
+    for column in COLUMNS[task]:
+        if column not in dataset.column_names:
+            raise ValueError(
+                f"{name} lacks the column {column!r}: task {task!r} needs {', '.join(COLUMNS[task])}, found "
+                f"{', '.join(dataset.column_names)}; rename or add it"
+            )
+    for column in set(TEXT_COLUMNS) & set(dataset.column_names):
+        for row, text in enumerate(dataset[column]):
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"{name}[{row}][{column!r}]={text!r} must be a non-empty text; drop or fill the row")
+
+
+def fill_prompt(prompt: str, source: str) -> str:
+    """The prompt around one source text; braces in the text stay what they are."""
+    return prompt.replace("{source}", source)
+
+
+def tokenize_transfer(
+    dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *, prompt: str, max_length: int = 512
+) -> datasets.Dataset:
+    """Columns `prompt_ids`, `target_ids` (closed by the end-of-text token), `style`, `row_id` and `length`.
+
+    Raises:
+        ValueError: A row longer than `max_length` tokens: nothing is cut off silently.
+    """
+
+    def convert(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
+        prompts = tokenizer([fill_prompt(prompt, s) for s in batch["source"]])["input_ids"]
+        targets = [ids + [tokenizer.eos_token_id] for ids in plain_ids(tokenizer, batch["target"])]
+        lengths = [len(p) + len(t) for p, t in zip(prompts, targets, strict=True)]
+        for row, length in zip(rows, lengths, strict=True):
+            if length > max_length:
+                raise ValueError(f"row {row} has {length} tokens and must have at most max_length={max_length}; "
+                                 "split or drop it, or raise max_length")
+        return {"prompt_ids": prompts, "target_ids": targets, "style": batch["style"], "row_id": rows, "length": lengths}
+
+    return dataset.map(
+        convert, batched=True, with_indices=True, remove_columns=dataset.column_names, desc="Tokenizing"
+    )
+
+
+def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids without the special tokens that open or close a text."""
+    return tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Int[Tensor, "batch seq"]:
+    """One tensor of rows padded with `value` to the longest, on the left or on the right."""
+    width = max(map(len, rows))
+    filled = [[*[value] * (width - len(r)), *r] if left else [*r, *[value] * (width - len(r))] for r in rows]
+    return torch.tensor(filled, dtype=torch.long)
+
+
+def chosen_rows(row_ids: Int[Tensor, " batch"], fraction: float) -> Bool[Tensor, " batch"]:
+    """A fixed share of rows: hash(row id) < fraction, so that any split into batches chooses the same rows.
+
+    Knuth's multiplicative hash (The Art of Computer Programming 3, section 6.4).
+    """
+    return (row_ids * 2654435761 % 2**32).double() / 2**32 < fraction
+
+
+@dataclass(frozen=True)
+class TransferCollator:
+    """Rows of `tokenize_transfer` -> one batch for the game.
+
+    Prompts are padded on the left and targets on the right, so that all targets stand in the same columns and the
+    head over the vocabulary runs on those alone.
+
+    Args:
+        pad_token_id: Fills both sides; masked out.
+        encode_styles: A list of styles -> ids and weights [rows, slots]; `StyleBank.code` behind it.
+        fraction: Share of the rows that the discriminator sees.
+        decoder_only: False keeps source and target apart, as encoder-decoders take them.
+    """
+
+    pad_token_id: int
+    encode_styles: StyleEncoding
+    fraction: float = 1.0
+    decoder_only: bool = True
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """The batch: `input_ids` [batch, prompt + target], `attention_mask`, `labels` [batch, target], styles."""
+        prompts = pad([row["prompt_ids"] for row in rows], self.pad_token_id, left=self.decoder_only)
+        lengths = torch.tensor([len(row["prompt_ids"]) for row in rows])[:, None]
+        columns = torch.arange(prompts.shape[1])
+        mask = (columns >= prompts.shape[1] - lengths if self.decoder_only else columns < lengths).long()
+        labels = pad([row["target_ids"] for row in rows], IGNORED)
+        if self.decoder_only:
+            targets = labels.masked_fill(labels == IGNORED, self.pad_token_id)
+            prompts = torch.cat([prompts, targets], dim=1)
+            mask = torch.cat([mask, (labels != IGNORED).long()], dim=1)
+        ids, weights = self.encode_styles([row["style"] for row in rows])
+        row_ids = torch.tensor([row["row_id"] for row in rows])
+        return {
+            "input_ids": prompts,
+            "attention_mask": mask,
+            "labels": labels,
+            "style_ids": ids,
+            "style_weights": weights,
+            "row_ids": row_ids,
+            "judged": chosen_rows(row_ids, self.fraction),
+        }

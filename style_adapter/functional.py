@@ -1,0 +1,87 @@
+"""Pure maths of the style adapter: no state, no modules, no knowledge of PEFT.
+
+Symbols, the same in every module: `A` [r, d_in] and `B` [d_out, r] are the low-rank factors that all styles
+share, `g` [rows, r] is the gate of a style, `s` = alpha / r the scaling.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name every torch user knows
+from jaxtyping import Float, Int
+from torch import Tensor
+
+IGNORED = -100  # the target that cross entropy skips, as everywhere in torch
+
+def style_gate(
+    ids: Int[Tensor, "rows slots"], weights: Float[Tensor, "rows slots"], table: Float[Tensor, "styles r"]
+) -> Float[Tensor, "rows r"]:
+    """g = sum_m w_m * G[id_m]: the gate of a mixture of named styles.
+
+    A gather and a weighted sum, never a product over all styles: the cost does not depend on their number.
+
+    Args:
+        ids: Rows of the table, padded with any valid row.
+        weights: w_m, 0 where `ids` is padding.
+        table: G, one gate a style.
+    """
+    return torch.einsum("bm,bmr->br", weights.to(table.dtype), F.embedding(ids, table))
+
+
+def spread(gate: Float[Tensor, "rows r"], dims: int) -> Float[Tensor, "rows ... r"]:
+    """The gate viewed as [rows, 1, ..., 1, r], so that it broadcasts over an input of `dims` dimensions."""
+    return gate.view(gate.shape[0], *(1,) * (dims - 2), gate.shape[1])
+
+
+def gated_update(
+    x: Float[Tensor, "batch *seq d_in"],
+    a: Float[Tensor, "r d_in"],
+    b: Float[Tensor, "d_out r"],
+    gate: Float[Tensor, "rows r"],
+) -> Float[Tensor, "batch *seq d_out"]:
+    """B diag(g) A x, with the scaling s already folded into g (r numbers a row instead of d_out).
+
+    The low-rank update of LoRA (Hu et al. 2021, arXiv 2106.09685, eq. 3) with a gate on the rank: `rows` is 1,
+    one style for the whole batch, or `batch`, one a row.
+    """
+    middle = F.linear(x, a)  # [batch, *seq, r]
+    return F.linear(middle * spread(gate, x.dim()).to(middle.dtype), b)
+
+
+def delta_weight(
+    a: Float[Tensor, "r d_in"], b: Float[Tensor, "d_out r"], gate: Float[Tensor, " r"], scaling: float
+) -> Float[Tensor, "d_out d_in"]:
+    """dW = s * B diag(g) A: what one fixed style adds to the base weight."""
+    return (b * (scaling * gate)) @ a
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Forward: the embedding of the most likely token. Backward: that of the soft mixture p @ E."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, embeddings: Tensor, temperature: float) -> Tensor:
+        """y = E[argmax(logits)]; saves p = softmax(logits / temperature)."""
+        ctx.save_for_backward(torch.softmax(logits.float() / temperature, dim=-1), embeddings)
+        ctx.temperature, ctx.dtype = temperature, logits.dtype
+        return F.embedding(logits.argmax(dim=-1), embeddings)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """dL/dlogits = p * (q - <p, q>) / temperature with q = dL/dy @ E^T."""
+        probabilities, embeddings = ctx.saved_tensors
+        toward = F.linear(grads[0].to(embeddings.dtype), embeddings).float()  # [tokens, vocab]
+        centred = toward.sub_((probabilities * toward).sum(dim=-1, keepdim=True))
+        return centred.mul_(probabilities).div_(ctx.temperature).to(ctx.dtype), None, None
+
+
+def straight_through_embeddings(
+    logits: Float[Tensor, "tokens vocab"], embeddings: Float[Tensor, "vocab dim"], *, temperature: float = 1.0
+) -> Float[Tensor, "tokens dim"]:
+    """y = E[argmax(logits)] with dy/dlogits = d(softmax(logits / temperature) @ E)/dlogits.
+
+    The straight-through estimator (Bengio et al. 2013, arXiv 1308.3432) on the token embeddings: the
+    discriminator reads real embeddings, the generator still gets a gradient. The soft mixture itself is never
+    computed: its Jacobian needs only p, which spares one [tokens, vocab] x [vocab, dim] product. `embeddings`
+    is frozen and gets no gradient.
+    """
+    return _StraightThrough.apply(logits, embeddings, temperature)

@@ -1,0 +1,234 @@
+"""The game: generator and discriminator in one module, one forward, named losses.
+
+The adapted backbone is the generator G(x, s, z); the discriminator reads the first blocks of the same backbone with
+the adapter off. Accelerate wraps this module and nothing else, so every differentiable call of a step happens inside
+its one forward (DDP and FSDP synchronise what passes there).
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from peft import PeftModel
+from torch import Tensor, nn
+
+from .adversary import Judgement, StyleDiscriminator, StylePrototypes, find_blocks, hidden_after, judge_detached
+from .functional import IGNORED, straight_through_embeddings
+from .losses import (
+    Game,
+    feature_matching,
+    gradient_penalty,
+    lookup_game,
+    style_cross_entropy,
+    token_cross_entropy,
+)
+from .model import styled, styles_of
+from .style import OFF, StyleCode
+
+Batch = Mapping[str, Tensor]
+
+GENERATOR_TERMS = ("ce", "adv", "feat", "cls")
+DISCRIMINATOR_TERMS = ("d_adv", "d_cls", "d_r1")
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """What one forward of the game gives.
+
+    Attributes:
+        rows: Each term by name, one value a row ("ce": summed over the row's target tokens).
+        scores: D's logits by name, detached, to watch the game: "real" and "fake".
+    """
+
+    rows: dict[str, Float[Tensor, " rows"]]
+    scores: dict[str, Float[Tensor, " rows"]]
+
+
+class FrozenFeatures:
+    """phi_k(text) = hidden states of the first `depth` blocks of the backbone, adapter off, no dropout.
+
+    Reads token ids or embeddings [batch, seq, dim]; gradients pass to the embeddings. An encoder-decoder is read by
+    its encoder. Holds no weights of its own: nothing of the backbone is copied.
+    """
+
+    def __init__(self, model: PeftModel, depth: int) -> None:
+        self.model, self.depth = model, depth
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The part of the model that maps embeddings to hidden states."""
+        base = self.model.get_base_model()
+        return base.get_encoder() if getattr(base.config, "is_encoder_decoder", False) else base.base_model
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The token embedding."""
+        return self.model.get_base_model().get_input_embeddings()
+
+    def __call__(
+        self, embeddings: Float[Tensor, "batch seq dim"], mask: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch seq dim"]:
+        """The features of embedded texts; padding on the right."""
+        backbone = self.backbone
+        takes_cache = "use_cache" in inspect.signature(backbone.forward).parameters
+        training = backbone.training
+        backbone.eval()  # dropout would make the features of one text differ from step to step
+        try:
+            with styled(self.model, OFF):
+                return hidden_after(
+                    backbone,
+                    find_blocks(backbone),
+                    self.depth,
+                    inputs_embeds=embeddings,
+                    attention_mask=mask.long(),
+                    **({"use_cache": False} if takes_cache else {}),
+                )
+        finally:
+            backbone.train(training)
+
+    def embed(self, ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
+        """Embeddings of real tokens, without gradient."""
+        with torch.no_grad(), styled(self.model, OFF):
+            return self.embedding(ids)
+
+    def embed_logits(self, logits: Float[Tensor, "tokens vocab"], temperature: float) -> Float[Tensor, "tokens dim"]:
+        """Straight-through embeddings of generated tokens, scaled as the embedding module scales (Gemma)."""
+        table = self.embedding.weight.detach()
+        return straight_through_embeddings(logits, table, temperature=temperature) * getattr(
+            self.embedding, "embed_scale", 1.0
+        )
+
+
+class StyleGame(nn.Module):
+    """The PEFT model and its discriminator, trained against each other.
+
+    Args:
+        model: A model with a style adapter.
+        discriminator: None trains without a game.
+        game: A key of `losses.GAMES`.
+        depth: How many of the backbone's blocks the discriminator reads.
+        temperature: Of the straight-through softmax.
+        smoothing: One-sided label smoothing on the real side.
+        r1: Whether to compute the R1 penalty.
+        prototype_rate: EMA rate of the style prototypes S*.
+    """
+
+    accepts_loss_kwargs = False  # the trainer divides the sums by its own counts
+
+    def __init__(  # noqa: PLR0913 - the options of one game
+        self,
+        model: PeftModel,
+        discriminator: StyleDiscriminator | None,
+        *,
+        game: str = "non_saturating",
+        depth: int = 4,
+        temperature: float = 1.0,
+        smoothing: float = 0.0,
+        r1: bool = False,
+        prototype_rate: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.model, self.discriminator = model, discriminator
+        self.game: Game = lookup_game(game)
+        self.temperature, self.smoothing, self.r1 = temperature, smoothing, r1
+        self.features = FrozenFeatures(model, depth)
+        width = model.get_base_model().get_input_embeddings().weight.shape[1]
+        self.prototypes = StylePrototypes(len(styles_of(model)), width, rate=prototype_rate)
+
+    @property
+    def config(self) -> Any:
+        """The backbone's config, where Trainer looks for it."""
+        return self.model.get_base_model().config
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Checkpoints the backbone's blocks, as Trainer asks for."""
+        self.model.enable_input_require_grads()
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
+
+    def forward(self, *, play: bool = True, noise: Tensor | None = None, **batch: Tensor) -> StepLosses:
+        """One step: generate, embed, features, judge; the losses of both sides.
+
+        `play` False (warm-up, evaluation) gives the likelihood alone.
+        """
+        code = StyleCode(batch["style_ids"], batch["style_weights"], noise=noise)
+        logits = self.generator_logits(batch, code)  # G(x, s, z) [batch, target, vocab]
+        rows = {"ce": token_cross_entropy(logits, batch["labels"])}
+        judged = batch["judged"].nonzero().squeeze(-1)
+        if self.discriminator is None or not play or not judged.numel():
+            return StepLosses(self._connected(rows), {})
+        labels = batch["labels"][judged]
+        style = dense_weights(code, len(self.prototypes.state_dict()["seen"]))[judged]  # [judged, n_styles]
+        mask = labels != IGNORED
+        real = self.features(self.features.embed(labels.masked_fill(~mask, 0)), mask).detach()  # phi_k(x)
+        fake = self.features(self._fake_embeddings(logits[judged], mask), mask)  # phi_k(G(x, s, z))
+        generator = self.generator_losses(real, fake, mask, style)
+        discriminator, scores = self.discriminator_losses(real, fake.detach(), mask, style)
+        return StepLosses({**rows, **generator, **discriminator}, scores)
+
+    def generator_logits(self, batch: Batch, code: StyleCode) -> Float[Tensor, "batch target vocab"]:
+        """Logits at the target positions alone: the head over the vocabulary costs more than a block."""
+        labels = batch["labels"]
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        with styled(self.model, code):
+            if getattr(self.config, "is_encoder_decoder", False):
+                return self.model(**inputs, labels=labels, use_cache=False).logits
+            positions = (inputs["attention_mask"].cumsum(dim=-1) - 1).clamp(min=0)
+            logits = self.model(
+                **inputs, position_ids=positions, logits_to_keep=labels.shape[1] + 1, use_cache=False
+            ).logits
+        return logits[:, -labels.shape[1] - 1 : -1]  # the token before predicts
+
+    def _fake_embeddings(
+        self, logits: Float[Tensor, "judged target vocab"], mask: Bool[Tensor, "judged target"]
+    ) -> Float[Tensor, "judged target dim"]:
+        """Straight-through embeddings at the target positions, zero at padding."""
+        embedded = self.features.embed_logits(logits[mask], self.temperature)
+        fake = embedded.new_zeros(*mask.shape, embedded.shape[-1])
+        return fake.masked_scatter(mask[..., None], embedded)
+
+    def generator_losses(self, real: Tensor, fake: Tensor, mask: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """G's side: live features, D's weights detached."""
+        assert self.discriminator is not None
+        judgement = judge_detached(self.discriminator, fake, mask, style)
+        with torch.no_grad():
+            real_scores = self.discriminator(real, mask, style).realness
+        known = self.prototypes.known(style)
+        return {
+            "adv": self.game.generator(real_scores, judgement.realness),
+            "feat": feature_matching(judgement.pooled, self.prototypes(style)) * known,
+            "cls": style_cross_entropy(judgement.style_logits, style),
+        }
+
+    def discriminator_losses(
+        self, real: Tensor, fake: Tensor, mask: Tensor, style: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """D's side: live weights, features detached; the real texts also teach its style head and the prototypes."""
+        assert self.discriminator is not None
+        if self.r1:
+            real = real.float().requires_grad_()
+        on_real: Judgement = self.discriminator(real, mask, style)
+        on_fake: Judgement = self.discriminator(fake, mask, style)
+        if self.training:
+            self.prototypes.update(on_real.pooled.detach(), style)
+        losses = {
+            "d_adv": self.game.discriminator(on_real.realness, on_fake.realness, smoothing=self.smoothing),
+            "d_cls": style_cross_entropy(on_real.style_logits, style),
+        }
+        if self.r1:
+            losses["d_r1"] = gradient_penalty(on_real.realness, real)
+        return losses, {"real": on_real.realness.detach(), "fake": on_fake.realness.detach()}
+
+    def _connected(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`rows`, with D's weights in the graph at zero: DDP waits for a gradient of every parameter."""
+        if self.discriminator is None or not torch.is_grad_enabled():
+            return rows
+        nothing = sum((p.sum() for p in self.discriminator.parameters()), torch.zeros(())) * 0.0
+        return {**rows, "ce": rows["ce"] + nothing}
+
+
+def dense_weights(code: StyleCode, n_styles: int) -> Float[Tensor, "rows n_styles"]:
+    """The weights of a code spread over all styles, as the discriminator's label."""
+    return torch.zeros(code.ids.shape[0], n_styles, device=code.ids.device).scatter_add(1, code.ids, code.weights)

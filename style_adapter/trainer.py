@@ -1,0 +1,360 @@
+"""The game under Accelerate: a transformers.Trainer that trains adapter and discriminator in one backward."""
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+
+from .adversary import StyleDiscriminator
+from .arguments import StyleTrainingArguments
+from .data import TransferCollator, check_rows, tokenize_transfer
+from .functional import IGNORED
+from .game import DISCRIMINATOR_TERMS, GENERATOR_TERMS, StepLosses, StyleGame
+from .metrics import StyleJudge, score_transfer, style_score
+from .model import styles_of
+from .pipeline import prompt_of, transfer
+
+DISCRIMINATOR_FILE = "discriminator.safetensors"
+GATES = ("style_adapter_gate", "style_adapter_feature", "style_adapter_noise")
+
+
+class StyleTrainer(Trainer):
+    """Trains a style adapter, alone or against a discriminator on the frozen backbone.
+
+    Args:
+        model: What `get_peft_model(backbone, StyleAdapterConfig(...))` gave.
+        args: A `StyleTrainingArguments`.
+        train_dataset: Columns `source`, `target`, `style` for transfer.
+        eval_dataset: The same columns; its first `eval_samples` rows are rewritten and judged.
+        processing_class: The backbone's tokenizer.
+        judge: Tells styles apart in evaluations; a `StyleJudge` of the training targets if left out. Never the
+            training discriminator.
+        discriminator: Another head than the one that `args` describes.
+
+    Raises:
+        ValueError: Missing columns, empty data, an unknown style: before any step.
+    """
+
+    loss_is_scaled_for_ga = True  # each term is divided by its count over the whole accumulated batch
+    args: StyleTrainingArguments
+
+    def __init__(  # noqa: PLR0913 - Trainer's arguments plus two
+        self,
+        model: PeftModel,
+        args: StyleTrainingArguments,
+        *,
+        train_dataset: Any,
+        processing_class: PreTrainedTokenizerBase,
+        eval_dataset: Any = None,
+        judge: Any = None,
+        discriminator: StyleDiscriminator | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_rows(train_dataset, args.task)
+        if eval_dataset is not None:
+            check_rows(eval_dataset, args.task, name="eval_dataset")
+        _check_processes(args)
+        self.bank = styles_of(model)
+        self.style_model, self.judge = model, judge
+        self.eval_rows = None if eval_dataset is None else eval_dataset.select(
+            range(min(args.eval_samples, len(eval_dataset)))
+        )
+        self._judge_texts = (train_dataset["target"], train_dataset["style"])
+        self._sums: dict[str, float] = defaultdict(float)
+        game = StyleGame(
+            model,
+            (discriminator or build_discriminator(model, args)) if args.plays else None,
+            game=args.game,
+            depth=args.discriminator_blocks,
+            temperature=args.temperature,
+            smoothing=args.discriminator_smoothing,
+            r1=args.w_r1 > 0,
+            prototype_rate=args.prototype_rate,
+        )
+        prepared = [self._tokenized(d, processing_class, args) for d in (train_dataset, eval_dataset)]
+        super().__init__(
+            model=game,  # type: ignore[arg-type]  # any nn.Module will do
+            args=args,
+            train_dataset=prepared[0],
+            eval_dataset=prepared[1],
+            processing_class=processing_class,
+            data_collator=self._collator(processing_class, args),
+            callbacks=[*(callbacks or []), *_callbacks(args, game)],
+            **kwargs,
+        )
+
+    def _tokenized(self, dataset: Any, tokenizer: PreTrainedTokenizerBase, args: StyleTrainingArguments) -> Any:
+        """`dataset` as the collator reads it, each style parsed once so that a typo stops here."""
+        if dataset is None:
+            return None
+        for style in dataset["style"]:
+            self.bank.parse(style)
+        return tokenize_transfer(dataset, tokenizer, prompt=prompt_of(self.style_model), max_length=args.max_length)
+
+    def _collator(self, tokenizer: PreTrainedTokenizerBase, args: StyleTrainingArguments) -> TransferCollator:
+        """Rows -> tensors."""
+
+        def encode(styles: Any) -> tuple[Tensor, Tensor]:
+            code = self.bank.code(list(styles))
+            return code.ids, code.weights
+
+        return TransferCollator(
+            tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+            encode,
+            fraction=args.adversary_fraction if args.plays else 0.0,
+            decoder_only=not self.style_model.config.is_encoder_decoder,
+        )
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """sum_k w_k * (sum over rows of term k) / (count of k over the whole accumulated batch and all processes)."""
+        counts = self._counts([inputs]) if num_items_in_batch is None else num_items_in_batch
+        play = model.training and self.state.global_step >= self.args.adversary_start
+        losses: StepLosses = model(play=play, noise=self._noise(inputs), **inputs)
+        means = {term: rows.sum() / counts[0 if term == "ce" else 1] for term, rows in losses.rows.items()}
+        loss = torch.stack([self._weight(term) * mean for term, mean in means.items()]).sum()
+        if model.training:
+            self._remember(means, losses)
+            loss = loss * self.accelerator.num_processes  # DDP averages the gradients
+        return (loss, losses) if return_outputs else loss
+
+    def _weight(self, term: str) -> float:
+        """The weight of one term; L_D itself has weight 1, R1 the customary gamma / 2."""
+        return {"d_adv": 1.0, "d_r1": self.args.w_r1 / 2}.get(term) or getattr(self.args, f"w_{term}")
+
+    def _noise(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
+        """z of each row: a pure function of (seed, epoch, row id), whatever the batch, worker or process."""
+        if not self.bank.noise_dim:
+            return None
+        epoch = int(self.state.epoch or 0)
+        seeds = [hash((self.args.seed, epoch, int(row))) & (2**63 - 1) for row in inputs["row_ids"]]
+        rows = [self.bank.sample_noise(1, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.cat(rows).to(inputs["row_ids"].device)
+
+    def _counts(self, batches: list[dict[str, Tensor]]) -> Tensor:
+        """[target tokens, judged rows] of some batches of this process, at least 1 each."""
+        tokens = sum((b["labels"] != IGNORED).sum() for b in batches)
+        judged = sum(b["judged"].sum() for b in batches)
+        return torch.stack([torch.as_tensor(tokens), torch.as_tensor(judged)]).clamp(min=1)
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
+        """The counts over the accumulated batch and all processes, which every term is divided by."""
+        if not batch_samples:
+            return None
+        counts = self._counts(batch_samples).to(device)
+        return self.accelerator.reduce(counts, reduction="sum")
+
+    def _remember(self, means: Mapping[str, Tensor], losses: StepLosses) -> None:
+        """Adds this step's terms to what the next log line shows."""
+        for term, mean in means.items():
+            self._sums[f"loss_{term}"] += float(mean.detach())
+        for name, right in (("real", 1), ("fake", -1)):
+            if name in losses.scores:
+                self._sums[f"d_accuracy_{name}"] += float((losses.scores[name] * right > 0).float().mean())
+                self._sums[f"_n_{name}"] += 1
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Trainer's line plus each term, D's accuracies, both gradient norms and both learning rates."""
+        if "loss" in logs:
+            steps = max(self.state.global_step - self._logged_at, 1)
+            for name in [f"loss_{t}" for t in (*GENERATOR_TERMS, *DISCRIMINATOR_TERMS)]:
+                if name in self._sums:
+                    logs[name] = self._sums[name] / steps
+            for name in ("real", "fake"):
+                if self._sums.get(f"_n_{name}"):
+                    logs[f"d_accuracy_{name}"] = self._sums[f"d_accuracy_{name}"] / self._sums[f"_n_{name}"]
+            if self._discriminator_norm is not None:
+                logs["d_grad_norm"] = self._discriminator_norm
+                logs["d_learning_rate"] = self.lr_scheduler.get_last_lr()[-1]
+            self._sums.clear()
+            self._logged_at = self.state.global_step
+        super().log(logs, start_time)
+
+    _logged_at = 0
+    _discriminator_norm: float | None = None
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """One optimizer, its groups: adapter, the same without decay, gates (never decayed), discriminator."""
+        if self.optimizer is None:
+            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = cls(parameter_groups(self.model, self.args, kwargs), **kwargs)
+        return self.optimizer
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        """Clips each side alone: one norm over both would let D's gradient shrink G's step."""
+        self.accelerator.unscale_gradients()
+        generator, discriminator = _sides(self.model)
+        if discriminator:
+            norm = nn.utils.clip_grad_norm_(discriminator, self.args.max_grad_norm)
+            self._discriminator_norm = float(norm)
+        return nn.utils.clip_grad_norm_(generator, self.args.max_grad_norm)
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, None, None]:
+        """The likelihood loss of one evaluation batch."""
+        with torch.no_grad():
+            return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
+
+    def evaluation_loop(
+        self, dataloader: Any, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
+        """Trainer's loss, and the style metrics of the rewritten rows beside it."""
+        output = super().evaluation_loop(
+            dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs
+        )
+        if self.eval_rows is not None:
+            output.metrics.update({f"{metric_key_prefix}_{k}": v for k, v in self.style_metrics().items()})
+        return output
+
+    def style_metrics(self) -> dict[str, float]:
+        """Style accuracy (0 to 1), BLEU and BLEU to the input (0 to 100) by direction, and `style_score`.
+
+        Each process rewrites its share of the rows; all of them score the whole.
+        """
+        rows, rank, world = self.eval_rows, self.accelerator.process_index, self.accelerator.num_processes
+        mine = list(range(rank, len(rows), world))
+        outputs = transfer(
+            self.style_model,
+            self.processing_class,
+            [rows["source"][i] for i in mine],
+            [rows["style"][i] for i in mine],
+            batch_size=self.args.generation_batch_size,
+        )
+        pairs = dict(gather_object(list(zip(mine, outputs, strict=True))))
+        if self.judge is None:
+            texts, styles = self._judge_texts
+            self.judge = StyleJudge.fit(texts, [str(self.bank.parse(s)) for s in styles])
+        names = [str(self.bank.parse(style)) for style in rows["style"]]
+        scores = score_transfer([pairs[i] for i in range(len(rows))], rows["source"], rows["target"], names, judge=self.judge)
+        flat = {f"{direction}_{k}": v for direction, s in scores.items() for k, v in s.to_dict().items()}
+        return {**flat, "style_score": style_score(scores)}
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """The adapter as PEFT saves it, the discriminator and its prototypes in a file of their own."""
+        folder = output_dir or self.args.output_dir
+        os.makedirs(folder, exist_ok=True)
+        self.style_model.save_pretrained(folder, is_main_process=self.args.should_save)
+        if self.model.discriminator is not None:
+            save_file(discriminator_state(self.model), os.path.join(folder, DISCRIMINATOR_FILE))
+        self.processing_class.save_pretrained(folder)
+        torch.save(self.args, os.path.join(folder, "training_args.bin"))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Both sides as they were."""
+        adapter = self.style_model.active_adapters[0]
+        weights = load_peft_weights(resume_from_checkpoint, device="cpu")
+        wanted = get_peft_model_state_dict(self.style_model, adapter_name=adapter)
+        missing = sorted(set(wanted) - set(weights))
+        if missing:
+            raise ValueError(f"checkpoint {resume_from_checkpoint} lacks {missing[0]}; it belongs to another adapter")
+        set_peft_model_state_dict(self.style_model, weights, adapter_name=adapter)
+        path = os.path.join(resume_from_checkpoint, DISCRIMINATOR_FILE)
+        if self.model.discriminator is not None and os.path.exists(path):
+            load_discriminator_state(self.model, load_file(path))
+
+    def _load_best_model(self) -> None:
+        """The checkpoint with the best style score, both sides of it."""
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+def build_discriminator(model: PeftModel, args: StyleTrainingArguments) -> StyleDiscriminator:
+    """The discriminator that `args` describes, for `model`'s width and styles."""
+    return StyleDiscriminator(
+        model.get_base_model().get_input_embeddings().weight.shape[1],
+        len(styles_of(model)),
+        width=args.discriminator_width,
+        spectral_norm=args.discriminator_spectral_norm,
+    )
+
+
+def parameter_groups(
+    game: StyleGame, args: StyleTrainingArguments, defaults: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The optimizer's groups, each trainable tensor in exactly one; empty groups left out."""
+    named = {n: p for n, p in game.named_parameters() if p.requires_grad}
+    judge = {n: p for n, p in named.items() if n.startswith("discriminator.")}
+    gates = {n: p for n, p in named.items() if n not in judge and any(g in n for g in GATES)}
+    rest = {n: p for n, p in named.items() if n not in judge and n not in gates}
+    gate_rate = args.gate_learning_rate if args.gate_learning_rate is not None else 10 * args.learning_rate
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in rest.values() if p.dim() > 1], "weight_decay": args.weight_decay},
+        {"params": [p for p in rest.values() if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": list(gates.values()), "weight_decay": 0.0, "lr": gate_rate},
+    ]
+    side: dict[str, Any] = {"params": list(judge.values()), "lr": args.discriminator_learning_rate}
+    side["weight_decay"] = args.discriminator_weight_decay
+    if "betas" in defaults:
+        side["betas"] = (args.discriminator_beta1, defaults["betas"][1])
+    return [group for group in (*groups, side) if group["params"]]
+
+
+def _sides(game: StyleGame) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Trainable parameters of the generator and of the discriminator."""
+    judge = [] if game.discriminator is None else list(game.discriminator.parameters())
+    ids = set(map(id, judge))
+    return [p for p in game.parameters() if p.requires_grad and id(p) not in ids], judge
+
+
+def discriminator_state(game: StyleGame) -> dict[str, Tensor]:
+    """The discriminator's weights and the style prototypes, as one flat dict."""
+    assert game.discriminator is not None
+    weights = {f"discriminator.{n}": t.detach().contiguous() for n, t in game.discriminator.state_dict().items()}
+    return {**weights, **{f"prototypes.{n}": t.contiguous() for n, t in game.prototypes.state_dict().items()}}
+
+
+def load_discriminator_state(game: StyleGame, state: Mapping[str, Tensor]) -> None:
+    """Takes over what `discriminator_state` gave."""
+    assert game.discriminator is not None
+    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in state.items():
+        owner, _, key = name.partition(".")
+        parts[owner][key] = tensor
+    game.discriminator.load_state_dict(parts["discriminator"])
+    game.prototypes.load_state_dict(parts["prototypes"])
+
+
+class _CommitPrototypes(TrainerCallback):
+    """Moves the style prototypes once an optimizer step, on every process alike."""
+
+    def __init__(self, game: StyleGame) -> None:
+        self.game = game
+
+    def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """After the step, so that all its batches saw the same prototypes."""
+        self.game.prototypes.commit()
+
+
+def _callbacks(args: StyleTrainingArguments, game: StyleGame) -> list[TrainerCallback]:
+    """What a run always has."""
+    callbacks: list[TrainerCallback] = [_CommitPrototypes(game)] if game.discriminator is not None else []
+    if args.early_stopping_patience:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=args.early_stopping_patience))
+    return callbacks
+
+
+def _check_processes(args: StyleTrainingArguments) -> None:
+    """`accelerate launch --cpu --num_processes 2` silently starts one process: refuse where more were asked for."""
+    expected = args.expected_processes
+    if expected is not None and expected != args.world_size:
+        raise ValueError(
+            f"expected_processes={expected} must equal the number of processes, {args.world_size}; on CPU start "
+            f"with: accelerate launch --multi_gpu --num_processes {expected} and use_cpu: true, ddp_backend: gloo"
+        )
+
+
