@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from .data import COLUMNS
 from .losses import GAMES
-
-TASKS = ("transfer", "classification")
 
 
 @dataclass
@@ -87,7 +86,7 @@ class StyleTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Checks the options of the game, then transformers' own."""
-        for name, known in (("task", TASKS), ("game", tuple(GAMES))):
+        for name, known in (("task", tuple(COLUMNS)), ("game", tuple(GAMES))):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
         for name in (n for n in vars(self) if n.startswith("w_")):

@@ -100,7 +100,10 @@ class StyleAdapterConfig(PeftConfig):
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout={self.dropout} must be in [0, 1); set dropout in StyleAdapterConfig")
         if self.noise_type not in NOISE_TYPES:
-            raise ValueError(f"noise_type={self.noise_type!r} must be one of {', '.join(NOISE_TYPES)}")
+            known = ", ".join(NOISE_TYPES)
+            raise ValueError(
+                f"noise_type={self.noise_type!r} must be one of {known}; set noise_type in StyleAdapterConfig"
+            )
 
     def _check_styles(self) -> None:
         """Names of styles: at least one, unique, usable as file names."""
@@ -120,11 +123,13 @@ class StyleAdapterConfig(PeftConfig):
     def _check_modules(self) -> None:
         """Options that name modules of the backbone."""
         if self.bias not in ("none", "all", "style_adapter_only"):
-            raise ValueError(f"bias={self.bias!r} must be one of none, all, style_adapter_only")
+            raise ValueError(
+                f"bias={self.bias!r} must be one of none, all, style_adapter_only; set bias in StyleAdapterConfig"
+            )
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
             raise ValueError(
-                f"layers_to_transform={self.layers_to_transform} must not be set where target_modules is the regular "
-                f"expression {self.target_modules!r}; give target_modules as a list"
+                f"layers_to_transform={self.layers_to_transform} must not be set where target_modules is the one "
+                f"string {self.target_modules!r}; give target_modules as a list"
             )
         if self.layers_pattern is not None and self.layers_to_transform is None:
             raise ValueError(

@@ -66,15 +66,16 @@ def tokenize_transfer(
         prompts = tokenizer([fill_prompt(prompt, s) for s in batch["source"]])["input_ids"]
         targets = [ids + [tokenizer.eos_token_id] for ids in plain_ids(tokenizer, batch["target"])]
         lengths = [len(p) + len(t) for p, t in zip(prompts, targets, strict=True)]
-        for row, length in zip(rows, lengths, strict=True):
-            if length > max_length:
-                raise ValueError(f"row {row} has {length} tokens and must have at most max_length={max_length}; "
-                                 "split or drop it, or raise max_length")
-        return {"prompt_ids": prompts, "target_ids": targets, "style": batch["style"], "row_id": rows, "length": lengths}
+        _check_lengths(rows, lengths, max_length)
+        return {
+            "prompt_ids": prompts,
+            "target_ids": targets,
+            "style": batch["style"],
+            "row_id": rows,
+            "length": lengths,
+        }
 
-    return dataset.map(
-        convert, batched=True, with_indices=True, remove_columns=dataset.column_names, desc="Tokenizing"
-    )
+    return dataset.map(convert, batched=True, with_indices=True, remove_columns=dataset.column_names, desc="Tokenizing")
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -137,4 +138,65 @@ class TransferCollator:
             "style_weights": weights,
             "row_ids": row_ids,
             "judged": chosen_rows(row_ids, self.fraction),
+        }
+
+
+def tokenize_classification(
+    dataset: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    default_style: str | None = None,
+    max_length: int = 512,
+) -> datasets.Dataset:
+    """Columns `input_ids`, `label`, `style`, `row_id` and `length`; rows without a style get the default one.
+
+    Raises:
+        ValueError: A row longer than `max_length` tokens: nothing is cut off silently.
+    """
+
+    def convert(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
+        ids = tokenizer(batch["text"], batch.get("text_pair"))["input_ids"]
+        _check_lengths(rows, list(map(len, ids)), max_length)
+        styles = batch.get("style", [default_style] * len(rows))
+        return {"input_ids": ids, "label": batch["label"], "style": styles, "row_id": rows, "length": [*map(len, ids)]}
+
+    return dataset.map(convert, batched=True, with_indices=True, remove_columns=dataset.column_names, desc="Tokenizing")
+
+
+def _check_lengths(rows: Sequence[int], lengths: Sequence[int], max_length: int) -> None:
+    """Refuses the first row that is too long."""
+    for row, length in zip(rows, lengths, strict=True):
+        if length > max_length:
+            raise ValueError(
+                f"row {row} has {length} tokens and must have at most max_length={max_length}; split or drop it, or "
+                "raise max_length"
+            )
+
+
+@dataclass(frozen=True)
+class ClassificationCollator:
+    """Rows of `tokenize_classification` -> one batch for the game, padded on the right.
+
+    Args:
+        pad_token_id: Fills the right side; masked out.
+        encode_styles: A list of styles -> ids and weights [rows, slots]; `StyleBank.code` behind it.
+    """
+
+    pad_token_id: int
+    encode_styles: StyleEncoding
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """The batch: `input_ids` and `attention_mask` [batch, seq], `labels` [batch], styles."""
+        ids = pad([row["input_ids"] for row in rows], self.pad_token_id)
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])[:, None]
+        style_ids, weights = self.encode_styles([row["style"] for row in rows])
+        row_ids = torch.tensor([row["row_id"] for row in rows])
+        return {
+            "input_ids": ids,
+            "attention_mask": (torch.arange(ids.shape[1]) < lengths).long(),
+            "labels": torch.tensor([row["label"] for row in rows]),
+            "style_ids": style_ids,
+            "style_weights": weights,
+            "row_ids": row_ids,
+            "judged": torch.zeros_like(row_ids, dtype=torch.bool),
         }

@@ -13,6 +13,7 @@ from torch import Tensor
 
 IGNORED = -100  # the target that cross entropy skips, as everywhere in torch
 
+
 def style_gate(
     ids: Int[Tensor, "rows slots"], weights: Float[Tensor, "rows slots"], table: Float[Tensor, "styles r"]
 ) -> Float[Tensor, "rows r"]:
@@ -28,31 +29,39 @@ def style_gate(
     return torch.einsum("bm,bmr->br", weights.to(table.dtype), F.embedding(ids, table))
 
 
-def spread(gate: Float[Tensor, "rows r"], dims: int) -> Float[Tensor, "rows ... r"]:
-    """The gate viewed as [rows, 1, ..., 1, r], so that it broadcasts over an input of `dims` dimensions."""
-    return gate.view(gate.shape[0], *(1,) * (dims - 2), gate.shape[1])
+def spread(gate: Float[Tensor, "rows r"], dims: int) -> Float[Tensor, "... r"]:
+    """The gate viewed as [rows, 1, ..., 1, r], so that it broadcasts over an input of `dims` dimensions.
+
+    An input of one dimension, a single vector, has no rows: its one gate is viewed as [r].
+    """
+    return gate.view(*(gate.shape[0], *(1,) * (dims - 2))[: dims - 1], gate.shape[1])
 
 
 def gated_update(
-    x: Float[Tensor, "batch *seq d_in"],
+    x: Float[Tensor, "*batch d_in"],
     a: Float[Tensor, "r d_in"],
     b: Float[Tensor, "d_out r"],
     gate: Float[Tensor, "rows r"],
-) -> Float[Tensor, "batch *seq d_out"]:
+) -> Float[Tensor, "*batch d_out"]:
     """B diag(g) A x, with the scaling s already folded into g (r numbers a row instead of d_out).
 
     The low-rank update of LoRA (Hu et al. 2021, arXiv 2106.09685, eq. 3) with a gate on the rank: `rows` is 1,
-    one style for the whole batch, or `batch`, one a row.
+    one style for the whole batch, or the first size of x, one style a row.
     """
-    middle = F.linear(x, a)  # [batch, *seq, r]
+    middle = F.linear(x, a)  # [*batch, r]
     return F.linear(middle * spread(gate, x.dim()).to(middle.dtype), b)
+
+
+def fixed_b(b: Float[Tensor, "d_out r"], gate: Float[Tensor, " r"], scaling: float) -> Float[Tensor, "d_out r"]:
+    """s * B diag(g): with A, the plain LoRA that one fixed style is."""
+    return b * (scaling * gate)
 
 
 def delta_weight(
     a: Float[Tensor, "r d_in"], b: Float[Tensor, "d_out r"], gate: Float[Tensor, " r"], scaling: float
 ) -> Float[Tensor, "d_out d_in"]:
     """dW = s * B diag(g) A: what one fixed style adds to the base weight."""
-    return (b * (scaling * gate)) @ a
+    return fixed_b(b, gate, scaling) @ a
 
 
 class _StraightThrough(torch.autograd.Function):

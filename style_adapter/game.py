@@ -25,7 +25,7 @@ from .losses import (
     style_cross_entropy,
     token_cross_entropy,
 )
-from .model import styled, styles_of
+from .model import head_reads, styled, styles_of
 from .style import OFF, StyleCode
 
 Batch = Mapping[str, Tensor]
@@ -89,17 +89,23 @@ class FrozenFeatures:
         finally:
             backbone.train(training)
 
-    def embed(self, ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
-        """Embeddings of real tokens, without gradient."""
+    def embed(self, tokens: Int[Tensor, " tokens"], mask: Bool[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
+        """Embeddings of real tokens at the places of `mask`, without gradient."""
         with torch.no_grad(), styled(self.model, OFF):
-            return self.embedding(ids)
+            return _placed(self.embedding(tokens), mask)
 
-    def embed_logits(self, logits: Float[Tensor, "tokens vocab"], temperature: float) -> Float[Tensor, "tokens dim"]:
+    def embed_logits(
+        self, logits: Float[Tensor, "tokens vocab"], mask: Bool[Tensor, "batch seq"], temperature: float
+    ) -> Float[Tensor, "batch seq dim"]:
         """Straight-through embeddings of generated tokens, scaled as the embedding module scales (Gemma)."""
         table = self.embedding.weight.detach()
-        return straight_through_embeddings(logits, table, temperature=temperature) * getattr(
-            self.embedding, "embed_scale", 1.0
-        )
+        scale = getattr(self.embedding, "embed_scale", 1.0)
+        return _placed(straight_through_embeddings(logits, table, temperature=temperature) * scale, mask)
+
+
+def _placed(embedded: Float[Tensor, "tokens dim"], mask: Bool[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
+    """Embeddings put where `mask` is set, row by row; zero elsewhere."""
+    return embedded.new_zeros(*mask.shape, embedded.shape[-1]).masked_scatter(mask[..., None], embedded)
 
 
 class StyleGame(nn.Module):
@@ -136,7 +142,8 @@ class StyleGame(nn.Module):
         self.temperature, self.smoothing, self.r1 = temperature, smoothing, r1
         self.features = FrozenFeatures(model, depth)
         width = model.get_base_model().get_input_embeddings().weight.shape[1]
-        self.prototypes = StylePrototypes(len(styles_of(model)), width, rate=prototype_rate)
+        self.n_styles = len(styles_of(model))
+        self.prototypes = StylePrototypes(self.n_styles, width, rate=prototype_rate)
 
     @property
     def config(self) -> Any:
@@ -154,40 +161,44 @@ class StyleGame(nn.Module):
         `play` False (warm-up, evaluation) gives the likelihood alone.
         """
         code = StyleCode(batch["style_ids"], batch["style_weights"], noise=noise)
-        logits = self.generator_logits(batch, code)  # G(x, s, z) [batch, target, vocab]
-        rows = {"ce": token_cross_entropy(logits, batch["labels"])}
-        judged = batch["judged"].nonzero().squeeze(-1)
-        if self.discriminator is None or not play or not judged.numel():
+        if batch["labels"].dim() == 1:  # a class a row
+            logits = self.class_logits(batch, code)
+            return StepLosses({"ce": token_cross_entropy(logits[:, None], batch["labels"][:, None])}, {})
+        mask = batch["labels"] != IGNORED  # [batch, target]
+        logits = self.generator_logits(batch, code, mask)  # G(x, s, z) [tokens, vocab]
+        targets = batch["labels"][mask]
+        row_of = mask.nonzero()[:, 0]  # [tokens]
+        per_token = token_cross_entropy(logits[:, None], targets[:, None])
+        rows = {"ce": per_token.new_zeros(mask.shape[0]).index_add(0, row_of, per_token)}
+        judged = batch["judged"]
+        if self.discriminator is None or not play or not judged.any():
             return StepLosses(self._connected(rows), {})
-        labels = batch["labels"][judged]
-        style = dense_weights(code, len(self.prototypes.state_dict()["seen"]))[judged]  # [judged, n_styles]
-        mask = labels != IGNORED
-        real = self.features(self.features.embed(labels.masked_fill(~mask, 0)), mask).detach()  # phi_k(x)
-        fake = self.features(self._fake_embeddings(logits[judged], mask), mask)  # phi_k(G(x, s, z))
+        style = dense_weights(code, self.n_styles)[judged]  # [judged, n_styles]
+        mask, seen = mask[judged], judged[row_of]
+        real = self.features(self.features.embed(targets[seen], mask), mask).detach()  # phi_k(x)
+        fake = self.features(
+            self.features.embed_logits(logits[seen], mask, self.temperature), mask
+        )  # phi_k(G(x, s, z))
         generator = self.generator_losses(real, fake, mask, style)
         discriminator, scores = self.discriminator_losses(real, fake.detach(), mask, style)
         return StepLosses({**rows, **generator, **discriminator}, scores)
 
-    def generator_logits(self, batch: Batch, code: StyleCode) -> Float[Tensor, "batch target vocab"]:
-        """Logits at the target positions alone: the head over the vocabulary costs more than a block."""
-        labels = batch["labels"]
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    def class_logits(self, batch: Batch, code: StyleCode) -> Float[Tensor, "batch classes"]:
+        """Logits of the model's own head, the style classifier."""
+        with styled(self.model, code):
+            return self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+
+    def generator_logits(
+        self, batch: Batch, code: StyleCode, mask: Bool[Tensor, "batch target"]
+    ) -> Float[Tensor, "tokens vocab"]:
+        """Logits that predict the target tokens, and no others: the head over the vocabulary costs more than a block."""
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
         with styled(self.model, code):
             if getattr(self.config, "is_encoder_decoder", False):
-                return self.model(**inputs, labels=labels, use_cache=False).logits
+                return self.model(**inputs, labels=batch["labels"]).logits[mask]
             positions = (inputs["attention_mask"].cumsum(dim=-1) - 1).clamp(min=0)
-            logits = self.model(
-                **inputs, position_ids=positions, logits_to_keep=labels.shape[1] + 1, use_cache=False
-            ).logits
-        return logits[:, -labels.shape[1] - 1 : -1]  # the token before predicts
-
-    def _fake_embeddings(
-        self, logits: Float[Tensor, "judged target vocab"], mask: Bool[Tensor, "judged target"]
-    ) -> Float[Tensor, "judged target dim"]:
-        """Straight-through embeddings at the target positions, zero at padding."""
-        embedded = self.features.embed_logits(logits[mask], self.temperature)
-        fake = embedded.new_zeros(*mask.shape, embedded.shape[-1])
-        return fake.masked_scatter(mask[..., None], embedded)
+            with head_reads(self.model, lambda hidden: hidden[:, :-1][mask]):  # the token before predicts
+                return self.model(**inputs, position_ids=positions, logits_to_keep=mask.shape[1] + 1).logits
 
     def generator_losses(self, real: Tensor, fake: Tensor, mask: Tensor, style: Tensor) -> dict[str, Tensor]:
         """G's side: live features, D's weights detached."""

@@ -17,6 +17,7 @@ __all__ = [
     "StyleJudge",
     "TransferScore",
     "bleu",
+    "class_scores",
     "copy_rate",
     "score_transfer",
     "sentence_bleu",
@@ -230,6 +231,24 @@ def style_score(scores: Mapping[str, TransferScore]) -> float:
     if not scores:
         raise ValueError("scores={} must hold at least one direction; pass what score_transfer returned")
     return float(np.mean([score.style_accuracy * score.bleu / 100 for score in scores.values()]))
+
+
+def class_scores(predictions: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
+    """`accuracy`, the share of right classes, and `macro_f1`, the mean over classes of F1 = 2PR / (P + R); 0..1.
+
+    >>> class_scores([0, 1, 1, 1], [0, 0, 1, 1])["accuracy"]
+    0.75
+
+    Raises:
+        ValueError: lists of unequal length, or empty ones.
+        ImportError: scikit-learn is not installed.
+    """
+    _check_lines(predictions=predictions, labels=labels)
+    judged = _extra("sklearn.metrics", "class_scores")
+    return {
+        "accuracy": float(judged.accuracy_score(labels, predictions)),
+        "macro_f1": float(judged.f1_score(labels, predictions, average="macro", zero_division=0.0)),
+    }
 
 
 def transfer_table(rows: Mapping[str, Mapping[str, TransferScore]]) -> str:

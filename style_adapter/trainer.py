@@ -1,9 +1,9 @@
 """The game under Accelerate: a transformers.Trainer that trains adapter and discriminator in one backward."""
 
-import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,12 +16,10 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from .adversary import StyleDiscriminator
 from .arguments import StyleTrainingArguments
-from .data import TransferCollator, check_rows, tokenize_transfer
-from .functional import IGNORED
+from .data import check_rows
 from .game import DISCRIMINATOR_TERMS, GENERATOR_TERMS, StepLosses, StyleGame
-from .metrics import StyleJudge, score_transfer, style_score
 from .model import styles_of
-from .pipeline import prompt_of, transfer
+from .tasks import TASKS, Setting
 
 DISCRIMINATOR_FILE = "discriminator.safetensors"
 GATES = ("style_adapter_gate", "style_adapter_feature", "style_adapter_noise")
@@ -64,56 +62,28 @@ class StyleTrainer(Trainer):
         if eval_dataset is not None:
             check_rows(eval_dataset, args.task, name="eval_dataset")
         _check_processes(args)
-        self.bank = styles_of(model)
-        self.style_model, self.judge = model, judge
-        self.eval_rows = None if eval_dataset is None else eval_dataset.select(
-            range(min(args.eval_samples, len(eval_dataset)))
-        )
-        self._judge_texts = (train_dataset["target"], train_dataset["style"])
+        self.bank, self.task = styles_of(model), TASKS[args.task]
+        self.style_model, self.setting = model, Setting(model, processing_class, args, judge)
+        self._judged_on = train_dataset
+        self.eval_rows = eval_dataset and eval_dataset.select(range(min(args.eval_samples, len(eval_dataset))))
         self._sums: dict[str, float] = defaultdict(float)
-        game = StyleGame(
-            model,
-            (discriminator or build_discriminator(model, args)) if args.plays else None,
-            game=args.game,
-            depth=args.discriminator_blocks,
-            temperature=args.temperature,
-            smoothing=args.discriminator_smoothing,
-            r1=args.w_r1 > 0,
-            prototype_rate=args.prototype_rate,
-        )
-        prepared = [self._tokenized(d, processing_class, args) for d in (train_dataset, eval_dataset)]
+        game = build_game(model, args, discriminator)
         super().__init__(
             model=game,  # type: ignore[arg-type]  # any nn.Module will do
             args=args,
-            train_dataset=prepared[0],
-            eval_dataset=prepared[1],
+            train_dataset=self._prepared(train_dataset),
+            eval_dataset=eval_dataset and self._prepared(eval_dataset),
             processing_class=processing_class,
-            data_collator=self._collator(processing_class, args),
+            data_collator=self.task.collator(self.setting),
             callbacks=[*(callbacks or []), *_callbacks(args, game)],
             **kwargs,
         )
 
-    def _tokenized(self, dataset: Any, tokenizer: PreTrainedTokenizerBase, args: StyleTrainingArguments) -> Any:
+    def _prepared(self, dataset: Any) -> Any:
         """`dataset` as the collator reads it, each style parsed once so that a typo stops here."""
-        if dataset is None:
-            return None
-        for style in dataset["style"]:
+        for style in dataset["style"] if "style" in dataset.column_names else ():
             self.bank.parse(style)
-        return tokenize_transfer(dataset, tokenizer, prompt=prompt_of(self.style_model), max_length=args.max_length)
-
-    def _collator(self, tokenizer: PreTrainedTokenizerBase, args: StyleTrainingArguments) -> TransferCollator:
-        """Rows -> tensors."""
-
-        def encode(styles: Any) -> tuple[Tensor, Tensor]:
-            code = self.bank.code(list(styles))
-            return code.ids, code.weights
-
-        return TransferCollator(
-            tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-            encode,
-            fraction=args.adversary_fraction if args.plays else 0.0,
-            decoder_only=not self.style_model.config.is_encoder_decoder,
-        )
+        return self.task.tokenize(dataset, self.setting)
 
     def compute_loss(
         self,
@@ -147,10 +117,9 @@ class StyleTrainer(Trainer):
         return torch.cat(rows).to(inputs["row_ids"].device)
 
     def _counts(self, batches: list[dict[str, Tensor]]) -> Tensor:
-        """[target tokens, judged rows] of some batches of this process, at least 1 each."""
-        tokens = sum((b["labels"] != IGNORED).sum() for b in batches)
-        judged = sum(b["judged"].sum() for b in batches)
-        return torch.stack([torch.as_tensor(tokens), torch.as_tensor(judged)]).clamp(min=1)
+        """[items of the likelihood, judged rows] of some batches of this process, at least 1 each."""
+        counts = [torch.stack(self.task.count(batch)) for batch in batches]
+        return torch.stack(counts).sum(dim=0).clamp(min=1)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
         """The counts over the accumulated batch and all processes, which every term is divided by."""
@@ -215,35 +184,20 @@ class StyleTrainer(Trainer):
         self, dataloader: Any, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> EvalLoopOutput:
         """Trainer's loss, and the style metrics of the rewritten rows beside it."""
-        output = super().evaluation_loop(
-            dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs
-        )
+        output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self.eval_rows is not None:
             output.metrics.update({f"{metric_key_prefix}_{k}": v for k, v in self.style_metrics().items()})
         return output
 
     def style_metrics(self) -> dict[str, float]:
-        """Style accuracy (0 to 1), BLEU and BLEU to the input (0 to 100) by direction, and `style_score`.
-
-        Each process rewrites its share of the rows; all of them score the whole.
-        """
+        """The task's metrics on the evaluation rows: each process predicts its share, all of them score the whole."""
         rows, rank, world = self.eval_rows, self.accelerator.process_index, self.accelerator.num_processes
         mine = list(range(rank, len(rows), world))
-        outputs = transfer(
-            self.style_model,
-            self.processing_class,
-            [rows["source"][i] for i in mine],
-            [rows["style"][i] for i in mine],
-            batch_size=self.args.generation_batch_size,
-        )
-        pairs = dict(gather_object(list(zip(mine, outputs, strict=True))))
-        if self.judge is None:
-            texts, styles = self._judge_texts
-            self.judge = StyleJudge.fit(texts, [str(self.bank.parse(s)) for s in styles])
-        names = [str(self.bank.parse(style)) for style in rows["style"]]
-        scores = score_transfer([pairs[i] for i in range(len(rows))], rows["source"], rows["target"], names, judge=self.judge)
-        flat = {f"{direction}_{k}": v for direction, s in scores.items() for k, v in s.to_dict().items()}
-        return {**flat, "style_score": style_score(scores)}
+        predictions = self.task.predict(rows.select(mine), self.setting)
+        found = dict(gather_object(list(zip(mine, predictions, strict=True))))
+        if self.setting.judge is None:
+            self.setting = replace(self.setting, judge=self.task.judge_of(self._judged_on, self.setting))
+        return self.task.score([found[i] for i in range(len(rows))], rows, self.setting)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """The adapter as PEFT saves it, the discriminator and its prototypes in a file of their own."""
@@ -252,7 +206,7 @@ class StyleTrainer(Trainer):
         self.style_model.save_pretrained(folder, is_main_process=self.args.should_save)
         if self.model.discriminator is not None:
             save_file(discriminator_state(self.model), os.path.join(folder, DISCRIMINATOR_FILE))
-        self.processing_class.save_pretrained(folder)
+        self.setting.tokenizer.save_pretrained(folder)
         torch.save(self.args, os.path.join(folder, "training_args.bin"))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -273,13 +227,24 @@ class StyleTrainer(Trainer):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
-def build_discriminator(model: PeftModel, args: StyleTrainingArguments) -> StyleDiscriminator:
-    """The discriminator that `args` describes, for `model`'s width and styles."""
-    return StyleDiscriminator(
-        model.get_base_model().get_input_embeddings().weight.shape[1],
-        len(styles_of(model)),
-        width=args.discriminator_width,
-        spectral_norm=args.discriminator_spectral_norm,
+def build_game(model: PeftModel, args: StyleTrainingArguments, discriminator: StyleDiscriminator | None) -> StyleGame:
+    """The game that `args` describes; without a discriminator where nothing would use it."""
+    if discriminator is None and args.plays:
+        discriminator = StyleDiscriminator(
+            model.get_base_model().get_input_embeddings().weight.shape[1],
+            len(styles_of(model)),
+            width=args.discriminator_width,
+            spectral_norm=args.discriminator_spectral_norm,
+        )
+    return StyleGame(
+        model,
+        discriminator if args.plays else None,
+        game=args.game,
+        depth=args.discriminator_blocks,
+        temperature=args.temperature,
+        smoothing=args.discriminator_smoothing,
+        r1=args.w_r1 > 0,
+        prototype_rate=args.prototype_rate,
     )
 
 
@@ -356,5 +321,3 @@ def _check_processes(args: StyleTrainingArguments) -> None:
             f"expected_processes={expected} must equal the number of processes, {args.world_size}; on CPU start "
             f"with: accelerate launch --multi_gpu --num_processes {expected} and use_cpu: true, ddp_backend: gloo"
         )
-
-

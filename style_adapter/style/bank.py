@@ -1,85 +1,17 @@
-"""What a style is: an immutable vector of named weights (and features), its code as tensors, the one in force.
-
-Everything that makes a style is linear, so a mixture, a strength or a difference is plain arithmetic:
-
->>> bank = StyleBank(("modern", "kjv"))
->>> print(0.7 * bank["kjv"] + 0.3 * bank["modern"])
-0.7*kjv + 0.3*modern
-"""
+"""The styles of one adapter by name, and their codes: what names a style becomes tensors here, and only here."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .mixture import OFF, Style
+
 MIN_SLOTS = 4  # a mixture of up to so many styles keeps one tensor shape, so torch.compile sees one graph
-
-
-@dataclass(frozen=True, eq=False)
-class Style:
-    """A point in style space: sum_m w_m * (named style m), plus optional features f [style_dim].
-
-    Supports `+`, `-`, `*` and `/` by a number, and unary `-`. Strength 0 is the frozen backbone exactly; `OFF`, the
-    empty sum, is the same and skips the adapter's arithmetic too.
-    """
-
-    weights: Mapping[str, float] = field(default_factory=dict)
-    features: Float[Tensor, " style_dim"] | None = None
-
-    def __add__(self, other: "Style") -> "Style":
-        """The sum, name by name."""
-        if not isinstance(other, Style):
-            return NotImplemented
-        names = {**self.weights, **other.weights}
-        weights = {n: self.weights.get(n, 0.0) + other.weights.get(n, 0.0) for n in names}
-        both = [f for f in (self.features, other.features) if f is not None]
-        return Style(weights, torch.stack(both).sum(dim=0) if both else None)
-
-    def __mul__(self, strength: float) -> "Style":
-        """Every weight and the features times `strength`."""
-        if not isinstance(strength, (int, float)):
-            return NotImplemented
-        features = None if self.features is None else self.features * strength
-        return Style({n: w * strength for n, w in self.weights.items()}, features)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, divisor: float) -> "Style":
-        """Every weight and the features over `divisor`."""
-        return self * (1.0 / divisor)
-
-    def __neg__(self) -> "Style":
-        """The opposite style."""
-        return self * -1.0
-
-    def __sub__(self, other: "Style") -> "Style":
-        """The difference: what `self` has beyond `other`."""
-        return self + (-other)
-
-    def __eq__(self, other: object) -> bool:
-        """Same names with the same weights, and the same features."""
-        if not isinstance(other, Style) or dict(self.weights) != dict(other.weights):
-            return False
-        if self.features is None or other.features is None:
-            return self.features is other.features
-        return bool(torch.equal(self.features, other.features))
-
-    def __hash__(self) -> int:
-        """Consistent with `==`; features are left to `==`."""
-        return hash(frozenset(self.weights.items()))
-
-    def __str__(self) -> str:
-        """The mixture as a person writes it."""
-        named = " + ".join(f"{w:g}*{n}" if w != 1.0 else n for n, w in self.weights.items())
-        return " + ".join(filter(None, [named, "features" if self.features is not None else ""])) or "off"
-
-
-OFF = Style()
 
 
 @dataclass(frozen=True)
@@ -132,7 +64,7 @@ class StyleBank(Mapping[str, Style]):
         Raises:
             KeyError: No such style; the message lists the known ones.
         """
-        if name not in self.names:
+        if name not in self._rows:
             raise KeyError(self._unknown(name))
         return Style({name: 1.0})
 
@@ -143,6 +75,11 @@ class StyleBank(Mapping[str, Style]):
     def __len__(self) -> int:
         """Number of styles."""
         return len(self.names)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        """The row of each name; made once, for adapters of many styles."""
+        return {name: row for row, name in enumerate(self.names)}
 
     def _unknown(self, name: object) -> str:
         """The sentence for a name that is not here."""
@@ -177,12 +114,12 @@ class StyleBank(Mapping[str, Style]):
     def _checked(self, style: Style) -> Style:
         """`style`, if each of its names is here and its features fit."""
         for name in style.weights:
-            if name not in self.names:
+            if name not in self._rows:
                 raise ValueError(self._unknown(name))
-        if style.features is not None and style.features.shape[-1] != self.style_dim:
+        if style.features is not None and style.features.shape != (self.style_dim,):
             raise ValueError(
-                f"features of width {style.features.shape[-1]} must have style_dim={self.style_dim}; "
-                "use the encoder that the adapter was trained with"
+                f"features of shape {list(style.features.shape)} must be [style_dim] = [{self.style_dim}]; use the "
+                "encoder that the adapter was trained with, and a list of styles for one a row"
             )
         return style
 
@@ -192,25 +129,49 @@ class StyleBank(Mapping[str, Style]):
         A code is given back as it is: a batch that was encoded by a collator is not parsed again.
 
         Raises:
-            ValueError: As `parse`, an empty list, row numbers out of range, or noise of a wrong width.
+            ValueError: As `parse`, an empty list, row numbers out of range, or noise of a wrong shape.
         """
-        if noise is not None and noise.shape[-1] != self.noise_dim:
-            raise ValueError(
-                f"noise of width {noise.shape[-1]} must have noise_dim={self.noise_dim}; set noise_dim in "
-                "StyleAdapterConfig or leave the noise out"
-            )
+        code = self._code(spec)
+        return code if noise is None else replace(code, noise=self._checked_noise(noise, code.ids.shape[0]))
+
+    def _code(self, spec: Any) -> StyleCode:
+        """The code of `spec` without noise."""
         if isinstance(spec, StyleCode):
-            return spec if noise is None else replace(spec, noise=noise)
+            return spec
         if isinstance(spec, Tensor):
-            return replace(self._code_of_rows(spec), noise=noise)
-        rows = [self.parse(row) for row in spec] if isinstance(spec, (list, tuple)) else [self.parse(spec)]
+            return self._code_of_rows(spec)
+        rows = self.rows(spec)
         if not rows:
             raise ValueError("styles=[] must name at least one style; give one for the batch or one a row")
-        return replace(self._code_of_styles(rows), noise=noise)
+        return self._code_of_styles(rows)
+
+    def _checked_noise(self, noise: Tensor, rows: int) -> Tensor:
+        """`noise`, if it has the adapter's width and one row for all styles or one for each."""
+        if noise.dim() == 2 and noise.shape[1] == self.noise_dim and (rows == 1 or noise.shape[0] in (1, rows)):
+            return noise
+        given, allowed = list(noise.shape), "rows" if rows == 1 else f"1 or {rows}"
+        raise ValueError(
+            f"noise of shape {given} must be [{allowed}, noise_dim] = [{allowed}, {self.noise_dim}]; set noise_dim in "
+            "StyleAdapterConfig, or leave the noise out"
+        )
+
+    def rows(self, spec: Any, count: int | None = None) -> list[Style]:
+        """The styles that `spec` names: one a row of any sequence (a column of a data set too), else one.
+
+        With `count` there are exactly so many: one style stands for all rows.
+
+        Raises:
+            ValueError: A number of styles that is neither 1 nor `count`, or an unknown style.
+        """
+        listed = isinstance(spec, Sequence) and not isinstance(spec, str)
+        styles = [self.parse(row) for row in spec] if listed else [self.parse(spec)] * (1 if count is None else count)
+        if count is not None and len(styles) != count:
+            raise ValueError(f"styles: {len(styles)} styles for {count} rows; give one style for all or one a row")
+        return styles
 
     def _code_of_rows(self, ids: Tensor) -> StyleCode:
         """The code of a LongTensor [batch] of row numbers."""
-        if ids.dim() != 1 or ids.is_floating_point() or ids.numel() == 0:
+        if ids.dim() != 1 or ids.dtype not in (torch.int32, torch.int64) or ids.numel() == 0:
             raise ValueError(
                 f"styles of shape {list(ids.shape)}, {ids.dtype} must be a LongTensor [batch] of row numbers"
             )
@@ -225,17 +186,19 @@ class StyleBank(Mapping[str, Style]):
     def _code_of_styles(self, rows: Sequence[Style]) -> StyleCode:
         """The code of one `Style` a row, zero-padded to a fixed number of slots."""
         slots = self._slots(max(len(style.weights) for style in rows))
-        row_of = {name: i for i, name in enumerate(self.names)} if len(rows) > 1 else None
         ids, weights = torch.zeros(len(rows), slots, dtype=torch.long), torch.zeros(len(rows), slots)
         for i, style in enumerate(rows):
             for slot, (name, weight) in enumerate(style.weights.items()):
-                ids[i, slot] = row_of[name] if row_of else self.names.index(name)
-                weights[i, slot] = weight
-        features = None
-        if any(style.features is not None for style in rows):
-            zero = torch.zeros(self.style_dim)
-            features = torch.stack([zero if style.features is None else style.features.float() for style in rows])
-        return StyleCode(ids, weights, features)
+                ids[i, slot], weights[i, slot] = self._rows[name], weight
+        return StyleCode(ids, weights, self._features(rows))
+
+    def _features(self, rows: Sequence[Style]) -> Float[Tensor, "rows style_dim"] | None:
+        """The features of each row, zero where it has none; None where no row has any."""
+        given = next((style.features for style in rows if style.features is not None), None)
+        if given is None:
+            return None
+        zero = torch.zeros_like(given)  # on the device of the encoder that made them
+        return torch.stack([zero if style.features is None else style.features for style in rows])
 
     def _slots(self, used: int) -> int:
         """Slots a code has: fixed for usual mixtures, the next power of two for larger ones."""
@@ -261,54 +224,3 @@ _NOISE = {
     "uniform": lambda shape, generator: torch.rand(shape, generator=generator) * 2 - 1,
     "none": lambda shape, generator: torch.zeros(shape),
 }
-
-
-Codes = Mapping[str, StyleCode | None]  # by adapter; None is OFF
-
-# One mapping for all models and all threads or tasks: each sees the styles it set itself. Never changed in place.
-_IN_FORCE: ContextVar[Mapping["StyleContext", Codes]] = ContextVar("style_adapter_in_force", default={})
-
-
-class StyleContext:
-    """What the adapted layers of one model share: the bank of each adapter, and the codes in force.
-
-    The state that `hold` sets lives in a ContextVar: threads and asyncio tasks do not see one another's, and
-    nothing outlives the block. Identity is the key, so a deep copy of a model has a context of its own.
-    """
-
-    def __init__(self) -> None:
-        self.banks: dict[str, StyleBank] = {}
-        self._defaults: dict[tuple[StyleBank, torch.device], StyleCode] = {}
-
-    def code(self, adapter: str, device: torch.device) -> StyleCode | None:
-        """The code in force for `adapter` on `device`; its default style where none was set; None for OFF."""
-        in_force = _IN_FORCE.get().get(self)
-        if in_force is not None and adapter in in_force:
-            code = in_force[adapter]
-            return None if code is None else code.to(device)
-        key = (self.banks[adapter], device)
-        if key not in self._defaults:
-            self._defaults[key] = self.banks[adapter].default_code().to(device)
-        return self._defaults[key]
-
-    def in_force(self) -> Codes:
-        """The codes that were set, by adapter; empty where every adapter has its default."""
-        return _IN_FORCE.get().get(self, {})
-
-    @contextmanager
-    def hold(self, codes: Codes) -> Iterator[None]:
-        """`codes` are in force inside the block, over what was in force before; restored also after an error."""
-        token = _IN_FORCE.set({**_IN_FORCE.get(), self: {**self.in_force(), **codes}})
-        try:
-            yield
-        finally:
-            _IN_FORCE.reset(token)
-
-    @contextmanager
-    def only(self, codes: Codes) -> Iterator[None]:
-        """`codes` and nothing else are in force inside the block: what recomputes a forward later uses this."""
-        token = _IN_FORCE.set({**_IN_FORCE.get(), self: codes})
-        try:
-            yield
-        finally:
-            _IN_FORCE.reset(token)

@@ -1,0 +1,139 @@
+"""The terminal: `style-adapter train | transfer | evaluate | export`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .recipe import add_options, load_recipe, parse_value
+
+# What a command needs is imported when it runs: `--help` must not wait for torch's models and trainers.
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train an adapter from a recipe: YAML file, options, or both; works under `accelerate launch` too."""
+    from .training import run
+
+    given = {k: v for k, v in vars(options).items() if k not in ("recipe", "command", "run")}
+    recipe = load_recipe(options.recipe, given)
+    folder = run(recipe)
+    print(f"Saved to {folder}. Try: style-adapter transfer --adapter {folder} --style {recipe.adapter.styles[-1]} TEXT")
+
+
+def transfer(options: argparse.Namespace) -> None:
+    """Rewrite texts (arguments, --input file or standard input, one a line) in a style."""
+    from .pipeline import load
+    from .pipeline import transfer as rewrite
+
+    texts = list(options.text) or _lines(options.input)
+    model, tokenizer = load(options.adapter, base=options.base)
+    results = rewrite(
+        model, tokenizer, texts, options.style, batch_size=options.batch_size, num_beams=options.num_beams
+    )
+    _write("".join(f"{line}\n" for line in results), options.output)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print and keep the table before and after: style accuracy, BLEU, BLEU to the input, beside the copied input."""
+    from .data import check_rows
+    from .evaluation import before_after
+    from .metrics import StyleJudge
+    from .pipeline import load
+    from .training import load_rows
+
+    rows, known = load_rows(options.data), load_rows(options.judge_data)
+    check_rows(rows, "transfer", name="--data")
+    check_rows(known, "transfer", name="--judge-data")
+    overlap = set(rows["target"]) & set(known["target"])
+    if overlap:
+        raise ValueError(f"--judge-data holds {len(overlap)} of the lines of --data and must hold none; split the file")
+    model, tokenizer = load(options.adapter, base=options.base)
+    judge = StyleJudge.fit(known["target"], [str(model.styles.parse(s)) for s in known["style"]])
+    found = before_after(model, tokenizer, rows, judge=judge, batch_size=options.batch_size)
+    print(found.table())
+    if options.output:
+        found.save(options.output)
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write one style, or a mixture, as a plain LoRA for stock PEFT, vLLM or diffusers."""
+    from .export import export_lora
+    from .pipeline import load
+
+    model, _ = load(options.adapter, base=options.base)
+    export_lora(model, options.folder, style=options.style)
+    print(f"{options.folder}: load it with PeftModel.from_pretrained(backbone, {str(options.folder)!r})")
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train": train,
+    "transfer": transfer,
+    "evaluate": evaluate,
+    "export": export,
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with every command and option."""
+    parser = argparse.ArgumentParser("style-adapter", description="One adapter for all styles of a frozen backbone.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parsers = {
+        name: commands.add_parser(name, help=_first_line(run), description=run.__doc__)
+        for name, run in COMMANDS.items()
+    }
+    parsers["train"].add_argument("recipe", nargs="?", help="YAML file of `option: value` lines")
+    add_options(parsers["train"])
+    for name in ("transfer", "evaluate", "export"):
+        parsers[name].add_argument("--adapter", required=True, help="Folder or hub id of the adapter")
+        parsers[name].add_argument(
+            "--base", help="Folder or hub id of the backbone, where the recorded one is not at hand"
+        )
+    for name in ("transfer", "evaluate"):
+        parsers[name].add_argument("--batch-size", type=int, default=32, help="Texts generated at once (default: 32)")
+        parsers[name].add_argument("--output", type=Path, help="File to write instead of the terminal, or beside it")
+    for name in ("transfer", "export"):
+        parsers[name].add_argument(
+            "--style", type=parse_value, help="A style's name, or a mixture such as '{kjv: 0.7, modern: 0.3}'"
+        )
+    parsers["transfer"].add_argument("text", nargs="*", help="Texts to rewrite")
+    parsers["transfer"].add_argument(
+        "--input", type=Path, help="File with one text a line; '-' or nothing: standard input"
+    )
+    parsers["transfer"].add_argument(
+        "--num-beams", type=int, default=1, help="Beams of the search (default: 1, greedy)"
+    )
+    parsers["evaluate"].add_argument("--data", required=True, help="Test rows: source, target, style")
+    parsers["evaluate"].add_argument("--judge-data", required=True, help="Rows the judge of styles is fitted on")
+    parsers["export"].add_argument("folder", type=Path, help="Folder for the LoRA")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; a user's mistake ends in one line and exit status 2."""
+    options = build_parser().parse_args(arguments)
+    try:
+        COMMANDS[options.command](options)
+    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
+        print(f"style-adapter {options.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _first_line(run: Callable[..., Any]) -> str:
+    """The help line of a command."""
+    return (run.__doc__ or "").splitlines()[0].replace("%", "%%")
+
+
+def _lines(path: Path | None) -> list[str]:
+    """The lines of a file, or of standard input; empty ones stay, so that output lines match input lines."""
+    text = sys.stdin.read() if path is None or str(path) == "-" else path.read_text("utf-8")
+    return text.splitlines()
+
+
+def _write(text: str, path: Path | None) -> None:
+    """To a file, or to the terminal."""
+    if path is None:
+        sys.stdout.write(text)
+    else:
+        path.write_text(text, "utf-8")

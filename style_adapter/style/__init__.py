@@ -1,0 +1,14 @@
+"""What a style is: an immutable vector of named weights (and features), its code as tensors, the one in force.
+
+Everything that makes a style is linear, so a mixture, a strength or a difference is plain arithmetic:
+
+>>> bank = StyleBank(("modern", "kjv"))
+>>> print(0.7 * bank["kjv"] + 0.3 * bank["modern"])
+0.7*kjv + 0.3*modern
+"""
+
+from .bank import StyleBank, StyleCode
+from .context import Codes, StyleContext
+from .mixture import OFF, Style
+
+__all__ = ["OFF", "Codes", "Style", "StyleBank", "StyleCode", "StyleContext"]

@@ -1,0 +1,98 @@
+"""A recipe carried out: backbone, data, trainer, and everything a finished run leaves in its folder."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import datasets
+from peft import PeftModel, TaskType, get_peft_model
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from .card import write_card
+from .pipeline import load_backbone
+from .plots import plot_losses, plot_styles
+from .recipe import Recipe
+from .trainer import StyleTrainer
+
+
+def run(recipe: Recipe) -> str:
+    """Trains what `recipe` says; adapter, discriminator, tokenizer, card and plots stand in its `output_dir`.
+
+    Returns:
+        The folder.
+    """
+    args = recipe.training
+    rows = load_rows(recipe.data.train_file, split=recipe.data.train_split)
+    held_out = recipe.data.eval_file and load_rows(recipe.data.eval_file, split=recipe.data.eval_split)
+    model, tokenizer = build(recipe, rows)
+    trainer = StyleTrainer(
+        model=model, args=args, train_dataset=rows, eval_dataset=held_out or None, processing_class=tokenizer
+    )
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        write_report(trainer, recipe.given)
+    return str(args.output_dir)
+
+
+def write_report(trainer: StyleTrainer, given: dict[str, Any]) -> None:
+    """Trainer's state, the card and, where matplotlib is installed, the plots."""
+    folder = str(trainer.args.output_dir)
+    trainer.save_state()
+    write_card(trainer.style_model, folder, recipe={k: v for k, v in given.items() if not _is_path(v)})
+    try:
+        plot_losses(trainer.state.log_history, os.path.join(folder, "losses.png"))
+        plot_styles(trainer.state.log_history, os.path.join(folder, "styles.png"))
+    except ImportError as error:
+        print(f"No plots: {error}")
+
+
+def build(recipe: Recipe, rows: Any) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """The backbone with a fresh adapter, and its tokenizer."""
+    task = recipe.training.task
+    classes = len(set(rows["label"])) if task == "classification" and "label" in rows.column_names else None
+    backbone = load_backbone(
+        recipe.model.model_name_or_path,
+        task_type="SEQ_CLS" if task == "classification" else None,
+        dtype=recipe.model.dtype,
+        load_in_4bit=recipe.model.load_in_4bit,
+        num_labels=classes,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(recipe.model.model_name_or_path)
+    if recipe.model.base_model_id:
+        backbone.name_or_path = backbone.config._name_or_path = recipe.model.base_model_id
+    if backbone.config.pad_token_id is None:
+        backbone.config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+    if recipe.adapter.task_type is None:
+        recipe.adapter.task_type = _task_type(task, backbone.config.is_encoder_decoder)
+    return get_peft_model(backbone, recipe.adapter), tokenizer
+
+
+def load_rows(source: str, *, split: str = "train") -> datasets.Dataset:
+    """Rows of a jsonl, json, csv or parquet file, or of a hub data set.
+
+    Raises:
+        ValueError: A file of another kind; the known ones are listed.
+        FileNotFoundError: Something that looks like a file and is none.
+    """
+    readers = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+    suffix = Path(source).suffix
+    if suffix in readers:
+        if not os.path.exists(source):
+            raise FileNotFoundError(f"{source} does not exist; give the path of a {', '.join(readers)} file")
+        return datasets.load_dataset(readers[suffix], data_files=source, split="train")
+    if os.path.exists(source) and not os.path.isdir(source):
+        raise ValueError(f"{source} must end in one of {', '.join(readers)}; rename or convert it")
+    return datasets.load_dataset(source, split=split)
+
+
+def _task_type(task: str, encoder_decoder: bool) -> TaskType:
+    """PEFT's name for the task."""
+    if task == "classification":
+        return TaskType.SEQ_CLS
+    return TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM
+
+
+def _is_path(value: Any) -> bool:
+    """Whether an option is a path of this machine, which a card must not carry."""
+    return isinstance(value, str) and (os.path.isabs(value) or value.startswith((".", "~")))
