@@ -1,10 +1,75 @@
-"""style_adapter: one PEFT adapter for all styles, trained against a discriminator on a frozen backbone."""
+"""style_adapter: one PEFT adapter for all styles, trained against a discriminator on a frozen backbone.
+
+Importing it registers the method with PEFT: `get_peft_model`, `PeftModel.from_pretrained` and the integrations of
+transformers and diffusers then know `StyleAdapterConfig`. What trains or evaluates is imported at first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ._peft import register
 from .config import StyleAdapterConfig
 from .model import StyleAdapterModel, styled, styles_of
 from .style import OFF, Style, StyleBank
 
+if TYPE_CHECKING:
+    from .adversary import StyleDiscriminator
+    from .arguments import StyleTrainingArguments
+    from .card import write_card
+    from .evaluation import Evaluation, before_after
+    from .export import export_lora
+    from .game import StyleGame
+    from .metrics import StyleJudge
+    from .pipeline import classify, load, transfer
+    from .trainer import StyleTrainer
+    from .training import write_report
+
 register(StyleAdapterConfig, StyleAdapterModel)
 
-__all__ = ["OFF", "Style", "StyleAdapterConfig", "StyleAdapterModel", "StyleBank", "styled", "styles_of"]
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "OFF",
+    "Evaluation",
+    "Style",
+    "StyleAdapterConfig",
+    "StyleAdapterModel",
+    "StyleBank",
+    "StyleDiscriminator",
+    "StyleGame",
+    "StyleJudge",
+    "StyleTrainer",
+    "StyleTrainingArguments",
+    "before_after",
+    "classify",
+    "export_lora",
+    "load",
+    "styled",
+    "styles_of",
+    "transfer",
+    "write_card",
+    "write_report",
+]
+
+_AT_FIRST_USE = {
+    "Evaluation": "evaluation",
+    "StyleDiscriminator": "adversary",
+    "StyleGame": "game",
+    "StyleJudge": "metrics",
+    "StyleTrainer": "trainer",
+    "StyleTrainingArguments": "arguments",
+    "before_after": "evaluation",
+    "classify": "pipeline",
+    "export_lora": "export",
+    "load": "pipeline",
+    "transfer": "pipeline",
+    "write_card": "card",
+    "write_report": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name whose module is imported at first use: `import style_adapter` costs little more than PEFT."""
+    if name not in _AT_FIRST_USE:
+        raise AttributeError(f"module 'style_adapter' has no attribute {name!r}")
+    return getattr(import_module(f".{_AT_FIRST_USE[name]}", __name__), name)

@@ -4,6 +4,7 @@ A PEFT release can break this file only. Public PEFT names may be imported anywh
 """
 
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import peft
@@ -23,6 +24,7 @@ from peft.utils import (
     resolve_quantization_backend,
 )
 from peft.utils.other import get_pattern_key
+from torch import nn
 
 __all__ = [
     "BaseTuner",
@@ -39,10 +41,23 @@ __all__ = [
 ]
 
 PREFIX = "style_adapter_"
-DEFAULT_TARGETS: dict[str, list[str]] = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+DEFAULT_TARGETS: Mapping[str, Sequence[str]] = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 TESTED = ("0.21", "0.22")  # from, up to but without
 
-features_of = _get_in_out_features
+
+def features_of(layer: nn.Module) -> tuple[int, int]:
+    """Sizes of the layer's input and output, whatever its kind and quantisation.
+
+    Raises:
+        ValueError: PEFT cannot tell them.
+    """
+    d_in, d_out = _get_in_out_features(layer)
+    if d_in is None or d_out is None:
+        raise ValueError(
+            f"target_modules matched {type(layer).__name__}, which must have in_features and out_features; leave it "
+            "out of target_modules"
+        )
+    return d_in, d_out
 
 
 def _add_peft_type(name: str) -> PeftType:

@@ -34,6 +34,7 @@ class StyleLayer(BaseTunerLayer):
     other_param_names: tuple[str, ...] = ("r", "alpha", "scaling", PREFIX + "dropout", "merged_gates")
 
     def __init__(self, base_layer: nn.Module, context: StyleContext, **kwargs: Any) -> None:
+        """Wraps `base_layer`, without adapters yet."""
         self.base_layer = base_layer
         self.style_context = context
         self.quantization_backend = resolve_quantization_backend(self.get_base_layer(), **kwargs)
@@ -57,10 +58,12 @@ class StyleLayer(BaseTunerLayer):
         self._table("dropout")[adapter_name] = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self._table("A")[adapter_name] = nn.Linear(self.in_features, r, bias=False)
         self._table("B")[adapter_name] = nn.Linear(r, self.out_features, bias=False)
-        self._table("gate")[adapter_name] = nn.Embedding(len(config.styles), r)
-        for name, rows in (("feature", config.style_dim), ("noise", config.noise_dim)):
+        for name, rows in (("gate", len(config.styles)), ("feature", config.style_dim), ("noise", config.noise_dim)):
+            if adapter_name in self._table(name):
+                del self._table(name)[adapter_name]
             if rows:  # no empty tables: every trainable tensor gets a gradient
-                self._table(name)[adapter_name] = nn.Embedding(rows, r)
+                # no random number is drawn here, so that equal seeds give LoRA's own A
+                self._table(name)[adapter_name] = nn.Embedding.from_pretrained(torch.empty(rows, r), freeze=False)
         self.reset_parameters(adapter_name, config.init_weights)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
@@ -70,15 +73,15 @@ class StyleLayer(BaseTunerLayer):
 
         With gates 1 an adapter of one style is LoRA; with B = 0 training starts at the frozen backbone.
         """
-        nn.init.kaiming_uniform_(self._table("A")[adapter_name].weight, a=math.sqrt(5))
-        if not init_weights:
-            nn.init.kaiming_uniform_(self._table("B")[adapter_name].weight, a=math.sqrt(5))
+        nn.init.kaiming_uniform_(self._weight("A", adapter_name), a=math.sqrt(5))
+        if init_weights:
+            nn.init.zeros_(self._weight("B", adapter_name))
         else:
-            nn.init.zeros_(self._table("B")[adapter_name].weight)
-            nn.init.ones_(self._table("gate")[adapter_name].weight)
-        for name in ("feature", "noise"):
+            nn.init.kaiming_uniform_(self._weight("B", adapter_name), a=math.sqrt(5))
+        for name, start in (("gate", 1.0), ("feature", 0.0), ("noise", 0.0)):
             if adapter_name in self._table(name):
-                nn.init.normal_(self._table(name)[adapter_name].weight, std=0.0 if init_weights else 1.0)
+                table = self._weight(name, adapter_name)
+                nn.init.constant_(table, start) if init_weights else nn.init.normal_(table)
 
     def _table(self, name: str) -> nn.ModuleDict:
         """The modules named `name`, by adapter."""
@@ -86,7 +89,12 @@ class StyleLayer(BaseTunerLayer):
 
     def _weight(self, name: str, adapter: str) -> Tensor:
         """One tensor of one adapter."""
-        return self._table(name)[adapter].weight
+        return self._table(name)[adapter].weight  # type: ignore[return-value]  # torch types it Tensor | Module
+
+    @property
+    def adapter_device(self) -> torch.device | None:
+        """Where the adapters are; None without adapters."""
+        return next((parameter.device for parameter in self._table("A").parameters()), None)
 
     def gate(self, adapter: str, code: StyleCode) -> Float[Tensor, "rows r"]:
         """g = sum_m w_m * gate[id_m] + f @ feature + z @ noise, for the rows of `code`."""
@@ -97,13 +105,13 @@ class StyleLayer(BaseTunerLayer):
                 gate = gate + given.to(table.device, table.dtype) @ table
         return gate
 
-    def gate_for(self, adapter: str, code: StyleCode, batch: int) -> Float[Tensor, "rows r"]:
-        """The gate for an input of `batch` rows: one row for all, one a row, or each repeated by `generate`.
+    def gate_for(self, adapter: str, code: StyleCode, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "rows r"]:
+        """The gate for the input x: one row for all, one a row of x, or each repeated by `generate`.
 
         Raises:
             ValueError: The input has neither as many rows as the code nor that times `generate`'s factor.
         """
-        gate = self.gate(adapter, code)
+        gate, batch = self.gate(adapter, code), x.shape[0] if x.dim() > 1 else 1
         if gate.shape[0] in (1, batch):
             return gate
         if gate.shape[0] * code.repeats == batch:
@@ -136,15 +144,31 @@ class StyleLayer(BaseTunerLayer):
 
     def _delta(self, adapter: str, gate: Float[Tensor, " r"]) -> Tensor:
         """dW of one gate, transposed where the base keeps its weight as [d_in, d_out]."""
-        delta = delta_weight(self._weight("A", adapter), self._weight("B", adapter), gate, self.scaling[adapter])
+        a, b = self._weight("A", adapter), self._weight("B", adapter)
+        delta = delta_weight(a, b, gate.to(b.device, b.dtype), self.scaling[adapter])
         return delta.T if isinstance(self.get_base_layer(), Conv1D) else delta
+
+    def check_mergeable(self) -> None:
+        """Refuses a base weight that can no longer be read.
+
+        Raises:
+            ValueError: bitsandbytes has repacked the 4-bit weight for inference on the CPU; read as a plain 4-bit
+                weight it is garbage.
+        """
+        if is_packed(self.get_base_layer()):
+            raise ValueError(
+                "merge: the 4-bit base weight must not be repacked, and a forward pass in eval mode on the CPU did "
+                "that; load the base unquantised and merge there, or export the style with export_lora"
+            )
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Adds dW of the style in force to the base weight, adapter by adapter, and keeps the gate it used.
 
         Raises:
-            ValueError: A batch of different styles is in force, or `safe_merge` found a weight that is not finite.
+            ValueError: A batch of different styles is in force, the base weight cannot be read, or `safe_merge` found
+                a weight that is not finite.
         """
+        self.check_mergeable()
         for adapter in check_adapters_to_merge(self, adapter_names):
             if adapter not in self._table("A"):
                 continue
@@ -167,6 +191,11 @@ class StyleLayer(BaseTunerLayer):
             delta = self._delta(adapter, self.merged_gates.pop(adapter)).detach()
             self.set_base_weight((weight - delta.to(weight.dtype)).to(weight.dtype))
 
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Removes the adapter from this layer, and its styles from those that can be named."""
+        super().delete_adapter(adapter_name)
+        self.style_context.banks.pop(adapter_name, None)
+
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """A fixed style is additive, W + dW: PEFT can convert it."""
         return True
@@ -186,14 +215,13 @@ class StyleLinear(nn.Module, StyleLayer):
         alpha: float,
         **kwargs: Any,
     ) -> None:
+        """Wraps `base_layer` with its first adapter."""
         super().__init__()
         StyleLayer.__init__(self, base_layer, context, **kwargs)
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config, r=r, alpha=alpha, inference_mode=config.inference_mode)
 
-    def forward(
-        self, x: Float[Tensor, "batch *seq d_in"], *args: Any, **kwargs: Any
-    ) -> Float[Tensor, "batch *seq d_out"]:
+    def forward(self, x: Float[Tensor, "*batch d_in"], *args: Any, **kwargs: Any) -> Float[Tensor, "*batch d_out"]:
         """The base layer's output plus the update of each active adapter, in the base layer's dtype."""
         if self.disable_adapters and self.merged:
             self.unmerge()
@@ -210,7 +238,7 @@ class StyleLinear(nn.Module, StyleLayer):
     def _update(self, adapter: str, code: StyleCode, x: Tensor) -> Tensor:
         """s * B diag(g) A x of one adapter."""
         a, b = self._weight("A", adapter), self._weight("B", adapter)
-        gate = self.gate_for(adapter, code, x.shape[0]) * self.scaling[adapter]
+        gate = self.gate_for(adapter, code, x) * self.scaling[adapter]
         if not torch.is_autocast_enabled(x.device.type):  # autocast casts the products itself
             x = self._cast_input_dtype(x, a.dtype)
         return gated_update(self._table("dropout")[adapter](x), a, b, gate)
@@ -222,6 +250,28 @@ class StyleLinear(nn.Module, StyleLayer):
 
 LAYER_CLASSES: dict[type[nn.Module], type[StyleLinear]] = {nn.Linear: StyleLinear, Conv1D: StyleLinear}
 QUANTISED_CLASSES: dict[str, type[StyleLinear]] = {"linear": StyleLinear}
+
+
+def is_packed(base_layer: nn.Module) -> bool:
+    """Whether bitsandbytes has repacked the 4-bit weight for the CPU, as its first forward in eval mode does."""
+    state = getattr(getattr(base_layer, "weight", None), "quant_state", None)
+    return bool(getattr(state, "packing_format_for_cpu", False))
+
+
+def keep_unpacked(model: nn.Module) -> None:
+    """Forbids bitsandbytes to repack 4-bit weights on the CPU: no gradient would pass them any more, nor a merge.
+
+    Raises:
+        ValueError: It was done already.
+    """
+    for module in model.modules():
+        if is_packed(module):
+            raise ValueError(
+                "model: its 4-bit weights must not be repacked for a trainable adapter, and a forward pass in eval "
+                "mode on the CPU did that; load the model anew, or set inference_mode=True to run the adapter only"
+            )
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # a bool of bitsandbytes' layer
 
 
 def layer_class(target: nn.Module, **kwargs: Any) -> type[StyleLinear]:

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from peft import PeftConfig
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
 from ._peft import DEFAULT_TARGETS, PREFIX, BaseTuner, get_pattern_key, get_quantization_kwargs
 from .config import StyleAdapterConfig
-from .layers import StyleLayer, layer_class
+from .layers import StyleLayer, keep_unpacked, layer_class
 from .style import OFF, Codes, Style, StyleBank, StyleCode, StyleContext
 
 Noise = Float[Tensor, "rows_noise noise_dim"]
@@ -65,22 +67,27 @@ def styled(model: nn.Module, styles: Any, *, noise: Noise | None = None) -> Iter
     """
     context = _first_layer(model).style_context
     _carry_codes(model, context)
-    with context.hold(_resolve(model, styles, noise)):
+    codes = _resolve(model, styles, noise)
+    device = _first_layer(model).adapter_device
+    if device is not None and device.type != "meta":  # moved once here, not once a layer
+        codes = {adapter: code and code.to(device) for adapter, code in codes.items()}
+    with context.hold(codes):
         yield
 
 
 def _resolve(model: nn.Module, styles: Any, noise: Noise | None) -> Codes:
-    """The code of each adapter that `styles` addresses; the others keep their default."""
+    """The code of each adapter that `styles` addresses; the others stay as they are."""
     layer = _first_layer(model)
     banks = layer.style_context.banks
     if isinstance(styles, Style) and styles == OFF:
         return dict.fromkeys(banks)
     if isinstance(styles, Mapping) and styles and all(_names_adapter(k, v, banks) for k, v in styles.items()):
-        return {adapter: banks[adapter].code(spec, noise=noise) for adapter, spec in styles.items()}
+        alone = len(styles) == 1
+        return {a: banks[a].code(s, noise=noise if alone or banks[a].noise_dim else None) for a, s in styles.items()}
     active = [adapter for adapter in layer.active_adapters if adapter in banks]
     if len(active) == 1:
         return {active[0]: banks[active[0]].code(styles, noise=noise)}
-    return _resolve_among(active, banks, styles_of(model), styles)
+    return _resolve_among(active, banks, styles_of(model), styles, noise)
 
 
 def _names_adapter(key: Any, value: Any, banks: Mapping[str, StyleBank]) -> bool:
@@ -88,14 +95,18 @@ def _names_adapter(key: Any, value: Any, banks: Mapping[str, StyleBank]) -> bool
     return key in banks and not isinstance(value, (int, float))
 
 
-def _resolve_among(active: list[str], banks: Mapping[str, StyleBank], union: StyleBank, styles: Any) -> Codes:
+def _resolve_among(
+    active: list[str], banks: Mapping[str, StyleBank], union: StyleBank, styles: Any, noise: Noise | None
+) -> Codes:
     """Each of several active adapters takes the part of each style whose names it has, or its default."""
-    if isinstance(styles, (int, Tensor)):
+    specs = styles if isinstance(styles, (list, tuple)) else [styles]
+    numbered = any(isinstance(spec, (int, Tensor, StyleCode)) for spec in specs)
+    rows = [] if numbered else union.rows(styles)
+    if numbered or noise is not None or any(row.features is not None for row in rows):
         raise ValueError(
-            f"styles={styles!r}: row numbers must address one adapter, {len(active)} are active; "
+            f"styles={styles!r}: row numbers, features and noise must address one adapter, {len(active)} are active; "
             "write {adapter: styles}"
         )
-    rows = union.rows(styles)
     codes: dict[str, StyleCode | None] = {}
     for adapter in active:
         bank = banks[adapter]
@@ -113,7 +124,7 @@ def head_reads(model: nn.Module, choose: Callable[[Tensor], Tensor]) -> Iterator
     `Tensor.contiguous` alone is worth it: in bf16 on the CPU a strided slice takes a batched product with one copy of
     the weight a row, 72 % of a generation's time and 40 % of a training step's. Choosing positions saves the rest.
     """
-    head = (model.get_base_model() if hasattr(model, "get_base_model") else model).get_output_embeddings()
+    head = getattr(model, "get_base_model", lambda: model)().get_output_embeddings()
     if head is None:
         yield
         return
@@ -170,8 +181,11 @@ class _StyledGenerate(_StyledCall):
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         """`generate` with codes that know how often it repeats each row."""
-        given = kwargs.get("generation_config") or getattr(self.model, "generation_config", None)
-        counts = [kwargs.get(n) or getattr(given, n, None) or 1 for n in ("num_beams", "num_return_sequences")]
+        given = [a for a in (*args, kwargs.get("generation_config")) if isinstance(a, GenerationConfig)]
+        own = getattr(self.model, "generation_config", None)
+        settings = [kwargs, *(vars(config) for config in (*given, own) if config is not None)]  # as transformers looks
+        names = ("num_beams", "num_return_sequences")
+        counts = [next((s[name] for s in settings if s.get(name)), 1) for name in names]
         codes = self.context.in_force()
         repeated = {a: code and replace(code, repeats=max(counts)) for a, code in codes.items()}
         with self.context.hold(repeated):
@@ -196,6 +210,10 @@ def _remove_entries(model: nn.Module) -> None:
             delattr(model, name)
             if entry.shadowed is not None:
                 setattr(model, name, entry.shadowed)
+    for module in model.modules():
+        function = module.__dict__.get("_gradient_checkpointing_func")
+        if isinstance(function, _CarriedCheckpoint):
+            module.__dict__["_gradient_checkpointing_func"] = function.checkpoint
 
 
 class _CarriedCheckpoint:
@@ -220,7 +238,7 @@ def _carry_codes(model: nn.Module, context: StyleContext) -> None:
     for module in model.modules():
         function = module.__dict__.get("_gradient_checkpointing_func")
         if function is not None and not isinstance(function, _CarriedCheckpoint):
-            module._gradient_checkpointing_func = _CarriedCheckpoint(function, context)  # type: ignore[assignment]
+            module.__dict__["_gradient_checkpointing_func"] = _CarriedCheckpoint(function, context)
 
 
 class StyleAdapterModel(BaseTuner):
@@ -260,7 +278,7 @@ class StyleAdapterModel(BaseTuner):
             self.__dict__["_new_context"] = StyleContext()
         return self.__dict__["_new_context"]
 
-    def _create_and_replace(  # PEFT's signature  # noqa: PLR0913
+    def _create_and_replace(  # type: ignore[override]  # PEFT hands each tuner its own kind of config
         self,
         peft_config: StyleAdapterConfig,
         adapter_name: str,
@@ -273,21 +291,29 @@ class StyleAdapterModel(BaseTuner):
         """Adapts one matched module."""
         context = self._context()
         context.banks[adapter_name] = _bank(peft_config)
-        sizes = {
-            "r": peft_config.rank_pattern.get(get_pattern_key(peft_config.rank_pattern, current_key), peft_config.r),
-            "alpha": peft_config.alpha_pattern.get(
-                get_pattern_key(peft_config.alpha_pattern, current_key), peft_config.alpha
-            ),
-        }
+        ranks, alphas = peft_config.rank_pattern, peft_config.alpha_pattern
+        r = ranks.get(get_pattern_key(list(ranks), current_key), peft_config.r)
+        alpha = alphas.get(get_pattern_key(list(alphas), current_key), peft_config.alpha)
         if isinstance(target, StyleLayer):
-            target.update_layer(adapter_name, peft_config, **sizes, inference_mode=peft_config.inference_mode)
+            target.update_layer(adapter_name, peft_config, r=r, alpha=alpha, inference_mode=peft_config.inference_mode)
             return
         kwargs = get_quantization_kwargs(self.model)
         cls = layer_class(target, **kwargs)
-        new_module = cls(target, adapter_name, peft_config, context=context, **sizes, **kwargs)
+        new_module = cls(target, adapter_name, peft_config, context=context, r=r, alpha=alpha, **kwargs)
         if adapter_name not in self.active_adapters:
             new_module.requires_grad_(False)  # a further adapter trains once it is made active
         self._replace_module(parent, target_name, new_module, target)
+
+    def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
+        """What must hold before the first layer is adapted."""
+        if not peft_config.inference_mode:
+            keep_unpacked(model)
+
+    def _check_merge_allowed(self) -> None:
+        """Refuses before the first layer is merged what a later one could not do."""
+        super()._check_merge_allowed()
+        for layer in _layers(self.model):
+            layer.check_mergeable()
 
     def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         """Opens the ways in."""

@@ -71,16 +71,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group(name, (cls.__doc__ or "").strip().splitlines()[0])
         for option in section_fields(cls):
             text = str(option.metadata.get("help", "")).replace("%", "%%")
-            group.add_argument(f"--{option.name}", type=parse_value, default=argparse.SUPPRESS, help=text)
+            plain = option.type in (str, "str", str | None, "str | None")  # a prompt is no YAML
+            group.add_argument(
+                f"--{option.name}", type=str if plain else parse_value, default=argparse.SUPPRESS, help=text
+            )
 
 
-def parse_value(text: Any) -> Any:
+def parse_value(text: str) -> Any:
     """One YAML value; also 1e-3, which YAML 1.1 takes for a word.
 
     >>> parse_value("1e-3"), parse_value("[modern, kjv]"), parse_value("true")
     (0.001, ['modern', 'kjv'], True)
     """
-    value = yaml.safe_load(text) if isinstance(text, str) else text
+    return _number(yaml.safe_load(text))
+
+
+def _number(value: Any) -> Any:
+    """`value`, or the number that YAML 1.1 took for a word."""
     return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
@@ -94,7 +101,7 @@ def load_recipe(path: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
     given = {} if path is None else yaml.safe_load(Path(path).read_text("utf-8")) or {}
     if not isinstance(given, dict):
         raise ValueError(f"{path} must hold `option: value` lines, found {type(given).__name__}")
-    given = {key: parse_value(value) for key, value in {**given, **overrides}.items()}
+    given = {key: _number(value) for key, value in {**given, **overrides}.items()}
     owners = {option.name: name for name, cls in SECTIONS.items() for option in section_fields(cls)}
     parts: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     for key, value in given.items():

@@ -173,6 +173,13 @@ class StyleTrainer(Trainer):
             self._discriminator_norm = float(norm)
         return nn.utils.clip_grad_norm_(generator, self.args.max_grad_norm)
 
+    def shares(self) -> dict[str, tuple[int, float]]:
+        """Trained numbers of the adapter and of the discriminator, apart, and each as a share of the backbone."""
+        generator, discriminator = (sum(p.numel() for p in side) for side in _sides(self.model))
+        backbone = sum(p.numel() for p in self.style_model.parameters()) - generator
+        counts = {"adapter": generator, "discriminator": discriminator}
+        return {name: (count, count / backbone) for name, count in counts.items()}
+
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[Tensor, None, None]:

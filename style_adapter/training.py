@@ -1,6 +1,7 @@
 """A recipe carried out: backbone, data, trainer, and everything a finished run leaves in its folder."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,22 @@ def run(recipe: Recipe) -> str:
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
     if trainer.is_world_process_zero():
-        write_report(trainer, recipe.given)
+        write_report(trainer, recipe=recipe.given)
     return str(args.output_dir)
 
 
-def write_report(trainer: StyleTrainer, given: dict[str, Any]) -> None:
-    """Trainer's state, the card and, where matplotlib is installed, the plots."""
+def write_report(trainer: StyleTrainer, *, recipe: Mapping[str, Any], numbers: str = "") -> None:
+    """Trainer's state, the card and, where matplotlib is installed, the plots, into the run's folder.
+
+    Args:
+        trainer: After training.
+        recipe: What the run was, option by option; paths of this machine are left out of the card.
+        numbers: Markdown with the measured table.
+    """
     folder = str(trainer.args.output_dir)
     trainer.save_state()
-    write_card(trainer.style_model, folder, recipe={k: v for k, v in given.items() if not _is_path(v)})
+    shown = {name: value for name, value in recipe.items() if not _is_path(value)}
+    write_card(trainer.style_model, folder, recipe=shown, numbers=numbers)
     try:
         plot_losses(trainer.state.log_history, os.path.join(folder, "losses.png"))
         plot_styles(trainer.state.log_history, os.path.join(folder, "styles.png"))

@@ -36,7 +36,7 @@ class StyleCode:
         """The same code on `device`; itself where it is there already."""
         if self.ids.device == device:
             return self
-        moved = {n: t.to(device) for n, t in vars(self).items() if isinstance(t, Tensor)}
+        moved: dict[str, Any] = {n: t.to(device) for n, t in vars(self).items() if isinstance(t, Tensor)}
         return replace(self, **moved)
 
 

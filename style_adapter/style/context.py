@@ -12,7 +12,9 @@ from .bank import StyleBank, StyleCode
 Codes = Mapping[str, StyleCode | None]  # by adapter; None is OFF
 
 # One mapping for all models and all threads or tasks: each sees the styles it set itself. Never changed in place.
-_IN_FORCE: ContextVar[Mapping["StyleContext", Codes]] = ContextVar("style_adapter_in_force", default=MappingProxyType({}))
+_IN_FORCE: ContextVar[Mapping["StyleContext", Codes]] = ContextVar(
+    "style_adapter_in_force", default=MappingProxyType({})
+)
 
 
 class StyleContext:

