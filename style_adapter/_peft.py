@@ -4,7 +4,6 @@ A PEFT release can break this file only. Public PEFT names may be imported anywh
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import peft
@@ -41,7 +40,7 @@ __all__ = [
 ]
 
 PREFIX = "style_adapter_"
-DEFAULT_TARGETS: Mapping[str, Sequence[str]] = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+DEFAULT_TARGETS: dict[str, list[str]] = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING  # type: ignore[assignment]  # PEFT types it in two ways
 TESTED = ("0.21", "0.22")  # from, up to but without
 
 

@@ -144,7 +144,7 @@ class StylePrototypes:
     @torch.no_grad()
     def update(self, pooled: Float[Tensor, "batch dim"], style: Float[Tensor, "batch n_styles"]) -> None:
         """Add this process's real texts to the sums; nothing else changes before `commit`."""
-        self._move(pooled.device)
+        self.to(pooled.device)
         with _no_autocast(pooled):
             mass = style.to(self._pending).clamp(min=0)
             self._pending += mass.T @ F.pad(pooled.to(self._pending), (0, 1), value=1.0)
@@ -165,14 +165,14 @@ class StylePrototypes:
 
     def __call__(self, style: Float[Tensor, "batch n_styles"]) -> Float[Tensor, "batch dim"]:
         """sum_s q_s S*_s with `q = max(w, 0) / sum_s max(w_s, 0)`; means something where `known(style)`."""
-        self._move(style.device)
+        self.to(style.device)
         with _no_autocast(style):
             shares = style.to(self._means).clamp(min=0)
             return shares / shares.sum(-1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny) @ self._means
 
     def known(self, style: Float[Tensor, "batch n_styles"]) -> Bool[Tensor, " batch"]:
         """Whether every style of the row's mixture has been met; where not, the caller drops the term."""
-        self._move(style.device)
+        self.to(style.device)
         asked = style > 0
         return asked.any(-1) & (self._seen | ~asked).all(-1)
 
@@ -192,8 +192,8 @@ class StylePrototypes:
         self._seen = state["seen"].to(self._seen, copy=True)
         self._pending = torch.zeros_like(self._pending)
 
-    def _move(self, device: torch.device) -> None:
-        """Follow the features to their device; free when already there."""
+    def to(self, device: torch.device) -> None:
+        """Move to `device`; free when already there. Features are followed to theirs anyway."""
         self._means, self._seen, self._pending = (t.to(device) for t in (self._means, self._seen, self._pending))
 
 

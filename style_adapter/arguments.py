@@ -1,7 +1,9 @@
 """How a style adapter is trained: transformers' TrainingArguments plus both sides of the game."""
 
+import os
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 
 from .data import COLUMNS
@@ -25,6 +27,9 @@ class StyleTrainingArguments(TrainingArguments):
     )
     max_length: int = field(default=512, metadata={"help": "Most tokens a row may have; longer ones are refused."})
     w_ce: float = field(default=1.0, metadata={"help": "Weight of the likelihood of the target (or the label)."})
+    novel_token_weight: float = field(
+        default=1.0, metadata={"help": "Weight, in the likelihood, of target tokens that the source does not hold."}
+    )
     w_adv: float = field(default=0.05, metadata={"help": "Weight of the generator's loss against the discriminator."})
     w_feat: float = field(default=0.1, metadata={"help": "Weight of the distance to the style's feature prototype."})
     w_cls: float = field(default=0.05, metadata={"help": "Weight of the style head's cross entropy on generated text."})
@@ -95,10 +100,19 @@ class StyleTrainingArguments(TrainingArguments):
         for name in ("adversary_fraction", "discriminator_smoothing"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1]; set it in StyleTrainingArguments")
+        if self.novel_token_weight <= 0:
+            raise ValueError(f"novel_token_weight={self.novel_token_weight} must be > 0; 1 weighs all tokens alike")
         for name in ("max_length", "discriminator_blocks", "discriminator_width", "eval_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be >= 1; set it in StyleTrainingArguments")
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # Trainer refuses bf16 otherwise
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            self.ddp_backend = None  # so that a recipe for several processes runs in one: Accelerate finds no group
         super().__post_init__()
+        if self.early_stopping_patience and self.eval_strategy == "no":
+            raise ValueError(
+                f"early_stopping_patience={self.early_stopping_patience} must come with evaluations; set eval_strategy"
+            )
 
     @property
     def plays(self) -> bool:

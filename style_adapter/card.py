@@ -1,6 +1,7 @@
 """The model card, written by the run: what the adapter is, how to use it with and without this package, its numbers."""
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,10 @@ stays frozen; a style, a mixture or a strength is chosen at inference.
 `import style_adapter` first: without it PEFT answers `KeyError: 'STYLE_ADAPTER'`.
 
 ```python
-import style_adapter
-from peft import {{ auto_class }}
-from transformers import AutoTokenizer
-
-model = {{ auto_class }}.from_pretrained("{{ repo }}")
-tokenizer = AutoTokenizer.from_pretrained("{{ repo }}")
 {{ usage }}
 ```
 
-Without this package: `style-adapter export --adapter {{ repo }} --style {{ first }} OUT` writes a plain LoRA of one
-style or mixture, which stock PEFT, vLLM or diffusers load.
+{{ without }}
 
 ## Numbers
 
@@ -52,14 +46,25 @@ what a judge sees in words, marks and letters; read the outputs before you rely 
 """
 
 _USAGE = {
-    "transfer": """from style_adapter import transfer
+    "transfer": """import style_adapter
+from peft import {auto_class}
+from style_adapter import transfer
+from transformers import AutoTokenizer
 
+model = {auto_class}.from_pretrained("{repo}")
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
 bank = model.styles
-print(transfer(model, tokenizer, ["your text"], "{first}"))
-print(transfer(model, tokenizer, ["your text"], 0.7 * bank["{first}"] + 0.3 * bank["{last}"]))""",
-    "classification": """from style_adapter import classify
+print(transfer(model, tokenizer, ["your text"], {first!r}))
+print(transfer(model, tokenizer, ["your text"], 0.7 * bank[{first!r}] + 0.3 * bank[{last!r}]))""",
+    "classification": """from style_adapter import classify, load
 
+model, tokenizer = load("{repo}")
 print(classify(model, tokenizer, ["your text"]))""",
+}
+_WITHOUT = {
+    "transfer": """Without this package: `style-adapter export --adapter {repo} --style {quoted} OUT` writes a plain
+LoRA of one style or mixture, which stock PEFT, vLLM or diffusers load.""",
+    "classification": "The head of the classifier is trained too, so no plain LoRA holds it: merge a style instead.",
 }
 _AUTO_CLASS = {
     "CAUSAL_LM": "AutoPeftModelForCausalLM",
@@ -83,7 +88,7 @@ def write_card(
         folder: Where the adapter was saved.
         repo: The hub id to show in the snippets; the folder's name if left out.
         numbers: Markdown with the measured table, and the command that prints it.
-        recipe: What the run was, option by option.
+        recipe: What the run was, option by option; paths of this machine are left out.
 
     Returns:
         The card as written.
@@ -91,19 +96,26 @@ def write_card(
     config = model.peft_config[model.active_adapters[0]]
     assert isinstance(config, StyleAdapterConfig)
     task_type = str(getattr(config.task_type, "value", config.task_type))
-    names, base = config.styles, config.base_model_name_or_path or "its backbone"
-    usage = _USAGE["classification" if task_type == "SEQ_CLS" else "transfer"]
+    names, title = config.styles, repo or Path(folder).resolve().name
+    kind = "classification" if task_type == "SEQ_CLS" else "transfer"
+    facts = {
+        "repo": title,
+        "auto_class": _AUTO_CLASS.get(task_type, "AutoPeftModel"),
+        "first": names[0],
+        "last": names[-1],
+        "quoted": shlex.quote(names[0]),
+    }
     card = ModelCard.from_template(
-        _card_data(config),
+        ModelCardData(
+            library_name="peft", base_model=_hub_base(config), tags=["style_adapter", "style-transfer", "peft"]
+        ),
         template_str=TEMPLATE,
-        title=repo or Path(folder).name,
-        repo=repo or Path(folder).name,
-        base=base,
+        title=title,
+        base=_hub_base(config) or "its backbone",
         count=f"{len(names)} style{'s' if len(names) > 1 else ''}",
         names=", ".join(names[:50]) + (", ..." if len(names) > 50 else ""),
-        first=names[0],
-        auto_class=_AUTO_CLASS.get(task_type, "AutoPeftModel"),
-        usage=usage.format(first=names[0], last=names[-1]),
+        usage=_USAGE[kind].format(**facts),
+        without=_WITHOUT[kind].format(**facts),
         numbers=numbers or "None measured yet: `style-adapter evaluate` prints and keeps them.",
         recipe=_option_list(recipe or {}),
     )
@@ -111,18 +123,28 @@ def write_card(
     return card
 
 
-def _card_data(config: StyleAdapterConfig) -> ModelCardData:
-    """The YAML head; a base that is a local path is left out, as the hub would refuse it."""
+def has_card(folder: str | os.PathLike[str]) -> bool:
+    """Whether `folder` holds a card of `write_card`'s, and not the one that PEFT writes with each adapter."""
+    path = Path(folder) / "README.md"
+    return path.exists() and "import style_adapter" in path.read_text("utf-8")
+
+
+def _hub_base(config: StyleAdapterConfig) -> str | None:
+    """The backbone's id; None where it is a local folder: nobody else has that, and the hub would refuse the card."""
     base = config.base_model_name_or_path
-    known = base is not None and not os.path.isabs(base) and not base.startswith(".")
-    return ModelCardData(
-        library_name="peft",
-        base_model=base if known else None,
-        tags=["style_adapter", "style-transfer", "peft"],
-    )
+    return None if base is None or _is_local(base) else base
+
+
+def _is_local(value: Any) -> bool:
+    """Whether an option is a path of this machine, or holds one."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_local, value))
+    if isinstance(value, Mapping):
+        return any(map(_is_local, value.values()))
+    return isinstance(value, str) and bool(value) and (value.startswith((".", "~", os.sep)) or os.path.exists(value))
 
 
 def _option_list(recipe: Mapping[str, Any]) -> str:
     """One line an option."""
-    lines = [f"- `{name}`: {value}" for name, value in recipe.items()]
+    lines = [f"- `{name}`: {value}" for name, value in recipe.items() if not _is_local(value)]
     return "\n".join(lines) or "Not recorded."

@@ -1,12 +1,13 @@
 """The terminal: `style-adapter train | transfer | evaluate | export`."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from .recipe import add_options, load_recipe, parse_value
+from .recipe import add_options, load_recipe, no_option, parse_value
 
 # What a command needs is imported when it runs: `--help` must not wait for torch's models and trainers.
 
@@ -15,10 +16,12 @@ def train(options: argparse.Namespace) -> None:
     """Train an adapter from a recipe: YAML file, options, or both; works under `accelerate launch` too."""
     from .training import run
 
-    given = {k: v for k, v in vars(options).items() if k not in ("recipe", "command", "run")}
+    given = {k: v for k, v in vars(options).items() if k not in ("recipe", "command", "parser")}
     recipe = load_recipe(options.recipe, given)
     folder = run(recipe)
-    print(f"Saved to {folder}. Try: style-adapter transfer --adapter {folder} --style {recipe.adapter.styles[-1]} TEXT")
+    print(f"Saved to {folder}.")
+    if recipe.training.task == "transfer":
+        print(f"Try: style-adapter transfer --adapter {folder} --style {recipe.adapter.styles[-1]} TEXT")
 
 
 def transfer(options: argparse.Namespace) -> None:
@@ -31,7 +34,8 @@ def transfer(options: argparse.Namespace) -> None:
     results = rewrite(
         model, tokenizer, texts, options.style, batch_size=options.batch_size, num_beams=options.num_beams
     )
-    _write("".join(f"{line}\n" for line in results), options.output)
+    lines = (" ".join(text.split("\n")) for text in results)  # one line a text, so that lines go together
+    _write("".join(f"{line}\n" for line in lines), options.output)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -76,12 +80,15 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every command and option."""
-    parser = argparse.ArgumentParser("style-adapter", description="One adapter for all styles of a frozen backbone.")
+    parser = _Parser("style-adapter", description="One adapter for all styles of a frozen backbone.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parsers = {
-        name: commands.add_parser(name, help=_first_line(run), description=run.__doc__)
+        name: commands.add_parser(name, help=_first_line(run), description=run.__doc__, allow_abbrev=False)
         for name, run in COMMANDS.items()
     }
+    for command in parsers.values():
+        command.set_defaults(parser=command)
+    parsers["train"].usage = "style-adapter train [-h] [recipe] [--OPTION VALUE ...]"
     parsers["train"].add_argument("recipe", nargs="?", help="YAML file of `option: value` lines")
     add_options(parsers["train"])
     for name in ("transfer", "evaluate", "export"):
@@ -111,13 +118,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; a user's mistake ends in one line and exit status 2."""
-    options = build_parser().parse_args(arguments)
+    options, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        known = re.findall(r"--[\w-]+", options.parser.format_help())
+        options.parser.error(no_option(unknown[0].partition("=")[0], known))
     try:
         COMMANDS[options.command](options)
-    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
-        print(f"style-adapter {options.command}: {error}", file=sys.stderr)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"style-adapter {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one line for a mistake: with 170 options the usual reminder of the usage would hide it."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line, exit status 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def _first_line(run: Callable[..., Any]) -> str:
@@ -128,7 +146,7 @@ def _first_line(run: Callable[..., Any]) -> str:
 def _lines(path: Path | None) -> list[str]:
     """The lines of a file, or of standard input; empty ones stay, so that output lines match input lines."""
     text = sys.stdin.read() if path is None or str(path) == "-" else path.read_text("utf-8")
-    return text.splitlines()
+    return text.removesuffix("\n").split("\n") if text else []  # splitlines would part a text at U+2028 too
 
 
 def _write(text: str, path: Path | None) -> None:

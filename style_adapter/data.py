@@ -21,7 +21,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "transfer": ("source", "target", "style"),
     "classification": ("text", "label"),
 }
-TEXT_COLUMNS = ("source", "target", "text", "text_pair")
+TEXT_COLUMNS: dict[str, tuple[str, ...]] = {
+    "transfer": ("source", "target"),
+    "classification": ("text", "text_pair"),
+}
 
 StyleEncoding = Callable[[Sequence[Any]], tuple[Int[Tensor, "rows slots"], Float[Tensor, "rows slots"]]]
 
@@ -30,7 +33,8 @@ def check_rows(dataset: Any, task: str, *, name: str = "train_dataset") -> None:
     """Refuses a data set that could not be learnt from, before any time is spent on it.
 
     Raises:
-        ValueError: An unknown task, an empty data set, a missing column, or an empty text (its row is named).
+        ValueError: An unknown task, an empty data set, a missing column, an empty text or what is no class (its row
+            is named).
     """
     if task not in COLUMNS:
         raise ValueError(f"task={task!r} must be one of {', '.join(COLUMNS)}")
@@ -42,10 +46,13 @@ def check_rows(dataset: Any, task: str, *, name: str = "train_dataset") -> None:
                 f"{name} lacks the column {column!r}: task {task!r} needs {', '.join(COLUMNS[task])}, found "
                 f"{', '.join(dataset.column_names)}; rename or add it"
             )
-    for column in set(TEXT_COLUMNS) & set(dataset.column_names):
+    for column in (c for c in TEXT_COLUMNS[task] if c in dataset.column_names):
         for row, text in enumerate(dataset[column]):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"{name}[{row}][{column!r}]={text!r} must be a non-empty text; drop or fill the row")
+    for row, label in enumerate(dataset["label"] if task == "classification" else ()):
+        if not isinstance(label, int) or (label < 0 and label != IGNORED):
+            raise ValueError(f"{name}[{row}]['label']={label!r} must be the number of a class, from 0; number them")
 
 
 def fill_prompt(prompt: str, source: str) -> str:
@@ -59,12 +66,15 @@ def tokenize_transfer(
     """Columns `prompt_ids`, `target_ids` (closed by the end-of-text token), `style`, `row_id` and `length`.
 
     Raises:
-        ValueError: A row longer than `max_length` tokens: nothing is cut off silently.
+        ValueError: A row longer than `max_length` tokens: nothing is cut off silently. A tokenizer without an
+            end-of-text token.
     """
+    if tokenizer.eos_token_id is None:
+        raise ValueError("tokenizer.eos_token=None must be a token: it ends each target; set tokenizer.eos_token")
 
     def convert(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
         prompts = tokenizer([fill_prompt(prompt, s) for s in batch["source"]])["input_ids"]
-        targets = [ids + [tokenizer.eos_token_id] for ids in plain_ids(tokenizer, batch["target"])]
+        targets = [[*ids, tokenizer.eos_token_id] for ids in plain_ids(tokenizer, batch["target"])]
         lengths = [len(p) + len(t) for p, t in zip(prompts, targets, strict=True)]
         _check_lengths(rows, lengths, max_length)
         return {
@@ -90,6 +100,13 @@ def pad(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Int
     return torch.tensor(filled, dtype=torch.long)
 
 
+def pad_and_mask(
+    rows: Sequence[Sequence[int]], value: int, *, left: bool = False
+) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
+    """`pad`, and the attention mask: 1 at each row's own tokens."""
+    return pad(rows, value, left=left), pad([[1] * len(row) for row in rows], 0, left=left)
+
+
 def chosen_rows(row_ids: Int[Tensor, " batch"], fraction: float) -> Bool[Tensor, " batch"]:
     """A fixed share of rows: hash(row id) < fraction, so that any split into batches chooses the same rows.
 
@@ -109,20 +126,19 @@ class TransferCollator:
         pad_token_id: Fills both sides; masked out.
         encode_styles: A list of styles -> ids and weights [rows, slots]; `StyleBank.code` behind it.
         fraction: Share of the rows that the discriminator sees.
+        novel_weight: Weight of target tokens that the prompt does not hold: where style changes, and not the copy.
         decoder_only: False keeps source and target apart, as encoder-decoders take them.
     """
 
     pad_token_id: int
     encode_styles: StyleEncoding
     fraction: float = 1.0
+    novel_weight: float = 1.0
     decoder_only: bool = True
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The batch: `input_ids` [batch, prompt + target], `attention_mask`, `labels` [batch, target], styles."""
-        prompts = pad([row["prompt_ids"] for row in rows], self.pad_token_id, left=self.decoder_only)
-        lengths = torch.tensor([len(row["prompt_ids"]) for row in rows])[:, None]
-        columns = torch.arange(prompts.shape[1])
-        mask = (columns >= prompts.shape[1] - lengths if self.decoder_only else columns < lengths).long()
+        prompts, mask = pad_and_mask([row["prompt_ids"] for row in rows], self.pad_token_id, left=self.decoder_only)
         labels = pad([row["target_ids"] for row in rows], IGNORED)
         if self.decoder_only:
             targets = labels.masked_fill(labels == IGNORED, self.pad_token_id)
@@ -134,11 +150,18 @@ class TransferCollator:
             "input_ids": prompts,
             "attention_mask": mask,
             "labels": labels,
+            "token_weights": torch.stack([self._token_weights(row, labels.shape[1]) for row in rows]),
             "style_ids": ids,
             "style_weights": weights,
             "row_ids": row_ids,
             "judged": chosen_rows(row_ids, self.fraction),
         }
+
+    def _token_weights(self, row: Mapping[str, Any], width: int) -> Float[Tensor, " target"]:
+        """1 for a token that the prompt holds too, `novel_weight` for another, 0 for padding."""
+        known = set(row["prompt_ids"])
+        weights = [1.0 if token in known else self.novel_weight for token in row["target_ids"]]
+        return torch.tensor(weights + [0.0] * (width - len(weights)))
 
 
 def tokenize_classification(
@@ -187,13 +210,12 @@ class ClassificationCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The batch: `input_ids` and `attention_mask` [batch, seq], `labels` [batch], styles."""
-        ids = pad([row["input_ids"] for row in rows], self.pad_token_id)
-        lengths = torch.tensor([len(row["input_ids"]) for row in rows])[:, None]
+        ids, mask = pad_and_mask([row["input_ids"] for row in rows], self.pad_token_id)
         style_ids, weights = self.encode_styles([row["style"] for row in rows])
         row_ids = torch.tensor([row["row_id"] for row in rows])
         return {
             "input_ids": ids,
-            "attention_mask": (torch.arange(ids.shape[1]) < lengths).long(),
+            "attention_mask": mask,
             "labels": torch.tensor([row["label"] for row in rows]),
             "style_ids": style_ids,
             "style_weights": weights,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
@@ -43,7 +44,7 @@ class Evaluation:
 def before_after(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Mapping[str, Sequence[Any]],
+    rows: datasets.Dataset | Mapping[str, Sequence[Any]],
     *,
     judge: StyleJudge,
     batch_size: int = 32,

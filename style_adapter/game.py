@@ -8,12 +8,13 @@ its one forward (DDP and FSDP synchronise what passes there).
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from .adversary import Judgement, StyleDiscriminator, StylePrototypes, find_blocks, hidden_after, judge_detached
 from .functional import IGNORED, straight_through_embeddings
@@ -43,8 +44,8 @@ class StepLosses:
         scores: D's logits by name, detached, to watch the game: "real" and "fake".
     """
 
-    rows: dict[str, Float[Tensor, " rows"]]
-    scores: dict[str, Float[Tensor, " rows"]]
+    rows: dict[str, Float[Tensor, " _rows"]]  # of all rows for "ce", of the judged ones for the others
+    scores: dict[str, Float[Tensor, " _judged"]]
 
 
 class FrozenFeatures:
@@ -55,18 +56,27 @@ class FrozenFeatures:
     """
 
     def __init__(self, model: PeftModel, depth: int) -> None:
+        """Reads `depth` blocks of `model`, as it is at each call."""
         self.model, self.depth = model, depth
+
+    def check_depth(self) -> None:
+        """Refuses a depth that the backbone does not have: at once, not at the game's first step."""
+        if not 0 <= self.depth <= (most := len(find_blocks(self.backbone))):
+            raise ValueError(
+                f"depth={self.depth} must be between 0 and {most}, the backbone's number of blocks; set "
+                "discriminator_blocks in StyleTrainingArguments"
+            )
 
     @property
     def backbone(self) -> nn.Module:
         """The part of the model that maps embeddings to hidden states."""
-        base = self.model.get_base_model()
+        base = backbone_of(self.model)
         return base.get_encoder() if getattr(base.config, "is_encoder_decoder", False) else base.base_model
 
     @property
     def embedding(self) -> nn.Module:
         """The token embedding."""
-        return self.model.get_base_model().get_input_embeddings()
+        return backbone_of(self.model).get_input_embeddings()
 
     def __call__(
         self, embeddings: Float[Tensor, "batch seq dim"], mask: Bool[Tensor, "batch seq"]
@@ -98,7 +108,7 @@ class FrozenFeatures:
         self, logits: Float[Tensor, "tokens vocab"], mask: Bool[Tensor, "batch seq"], temperature: float
     ) -> Float[Tensor, "batch seq dim"]:
         """Straight-through embeddings of generated tokens, scaled as the embedding module scales (Gemma)."""
-        table = self.embedding.weight.detach()
+        table = self.embedding.get_parameter("weight").detach()
         scale = getattr(self.embedding, "embed_scale", 1.0)
         return _placed(straight_through_embeddings(logits, table, temperature=temperature) * scale, mask)
 
@@ -120,11 +130,14 @@ class StyleGame(nn.Module):
         smoothing: One-sided label smoothing on the real side.
         r1: Whether to compute the R1 penalty.
         prototype_rate: EMA rate of the style prototypes S*.
+
+    Raises:
+        ValueError: An unknown game, or a `depth` that the backbone does not have.
     """
 
     accepts_loss_kwargs = False  # the trainer divides the sums by its own counts
 
-    def __init__(  # noqa: PLR0913 - the options of one game
+    def __init__(
         self,
         model: PeftModel,
         discriminator: StyleDiscriminator | None,
@@ -136,24 +149,31 @@ class StyleGame(nn.Module):
         r1: bool = False,
         prototype_rate: float = 0.1,
     ) -> None:
+        """Fits the prototypes to the backbone's width and the adapter's styles."""
         super().__init__()
         self.model, self.discriminator = model, discriminator
         self.game: Game = lookup_game(game)
         self.temperature, self.smoothing, self.r1 = temperature, smoothing, r1
         self.features = FrozenFeatures(model, depth)
-        width = model.get_base_model().get_input_embeddings().weight.shape[1]
+        if discriminator is not None:
+            self.features.check_depth()
         self.n_styles = len(styles_of(model))
-        self.prototypes = StylePrototypes(self.n_styles, width, rate=prototype_rate)
+        self.prototypes = StylePrototypes(self.n_styles, width_of(model), rate=prototype_rate)
 
     @property
     def config(self) -> Any:
         """The backbone's config, where Trainer looks for it."""
-        return self.model.get_base_model().config
+        return backbone_of(self.model).config
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+    def activation_checkpointing_enable(self, **options: Any) -> None:
         """Checkpoints the backbone's blocks, as Trainer asks for."""
         self.model.enable_input_require_grads()
-        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
+        self.model.activation_checkpointing_enable(**options)
+
+    def gradient_checkpointing_enable(self, **options: Any) -> None:
+        """The same, by the name that older releases of transformers give it."""
+        self.model.enable_input_require_grads()
+        self.model.gradient_checkpointing_enable(**options)
 
     def forward(self, *, play: bool = True, noise: Tensor | None = None, **batch: Tensor) -> StepLosses:
         """One step: generate, embed, features, judge; the losses of both sides.
@@ -168,7 +188,7 @@ class StyleGame(nn.Module):
         logits = self.generator_logits(batch, code, mask)  # G(x, s, z) [tokens, vocab]
         targets = batch["labels"][mask]
         row_of = mask.nonzero()[:, 0]  # [tokens]
-        per_token = token_cross_entropy(logits[:, None], targets[:, None])
+        per_token = token_cross_entropy(logits[:, None], targets[:, None]) * batch["token_weights"][mask]
         rows = {"ce": per_token.new_zeros(mask.shape[0]).index_add(0, row_of, per_token)}
         judged = batch["judged"]
         if self.discriminator is None or not play or not judged.any():
@@ -191,8 +211,12 @@ class StyleGame(nn.Module):
     def generator_logits(
         self, batch: Batch, code: StyleCode, mask: Bool[Tensor, "batch target"]
     ) -> Float[Tensor, "tokens vocab"]:
-        """Logits that predict the target tokens, and no others: the head over the vocabulary costs more than a block."""
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
+        """Logits that predict the target tokens, and no others: the vocabulary's head costs more than a block."""
+        inputs: dict[str, Any] = {
+            "input_ids": batch["input_ids"],
+            "attention_mask": batch["attention_mask"],
+            "use_cache": False,
+        }
         with styled(self.model, code):
             if getattr(self.config, "is_encoder_decoder", False):
                 return self.model(**inputs, labels=batch["labels"]).logits[mask]
@@ -238,6 +262,16 @@ class StyleGame(nn.Module):
             return rows
         nothing = sum((p.sum() for p in self.discriminator.parameters()), torch.zeros(())) * 0.0
         return {**rows, "ce": rows["ce"] + nothing}
+
+
+def backbone_of(model: PeftModel) -> PreTrainedModel:
+    """The backbone, adapted layers and all."""
+    return cast(PreTrainedModel, model.get_base_model())
+
+
+def width_of(model: PeftModel) -> int:
+    """Width of the backbone's embeddings and hidden states."""
+    return backbone_of(model).get_input_embeddings().get_parameter("weight").shape[1]
 
 
 def dense_weights(code: StyleCode, n_styles: int) -> Float[Tensor, "rows n_styles"]:

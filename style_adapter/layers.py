@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 from ._peft import (
@@ -284,6 +285,11 @@ def layer_class(target: nn.Module, **kwargs: Any) -> type[StyleLinear]:
     backend = resolve_quantization_backend(base, **kwargs)
     if backend is not None and backend.layer_type in QUANTISED_CLASSES:
         return QUANTISED_CLASSES[backend.layer_type]
+    if isinstance(base, NonDynamicallyQuantizableLinear):
+        raise ValueError(
+            "target_modules matched the out_proj of a MultiheadAttention, which must not be adapted: its forward is "
+            "never called, so the adapter would never train; name it in exclude_modules"
+        )
     for base_type, cls in LAYER_CLASSES.items():
         if isinstance(base, base_type):
             return cls

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-History = Sequence[Mapping[str, float]]
+Number = int | float
+History = Sequence[Mapping[str, Number]]
 
 LOSSES = {
     "generator": ("loss_ce", "loss_adv", "loss_feat", "loss_cls"),
@@ -12,7 +13,7 @@ LOSSES = {
 }
 
 
-def series(history: History, name: str) -> tuple[list[float], list[float]]:
+def series(history: History, name: str) -> tuple[list[Number], list[Number]]:
     """Steps and values of one logged number.
 
     >>> series([{"step": 10, "loss": 2.0}, {"step": 10, "eval_loss": 1.0}, {"step": 20, "loss": 1.5}], "loss")

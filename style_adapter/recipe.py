@@ -2,11 +2,13 @@
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from peft import PeftConfig
@@ -83,11 +85,18 @@ def parse_value(text: str) -> Any:
     >>> parse_value("1e-3"), parse_value("[modern, kjv]"), parse_value("true")
     (0.001, ['modern', 'kjv'], True)
     """
-    return _number(yaml.safe_load(text))
+    try:
+        return _with_numbers(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{text!r} must be YAML: {' '.join(str(error).split())}") from error
 
 
-def _number(value: Any) -> Any:
-    """`value`, or the number that YAML 1.1 took for a word."""
+def _with_numbers(value: Any) -> Any:
+    """`value` with the numbers that YAML 1.1 takes for words, at any depth."""
+    if isinstance(value, dict):
+        return {key: _with_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(item) for item in value]
     return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
@@ -95,20 +104,17 @@ def load_recipe(path: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
     """The recipe in the YAML file `path`, if there is one, with `overrides` on top.
 
     Raises:
-        ValueError: A key that no section has (the nearest one is named), or a required one that is missing.
+        ValueError: A key that no section has (the nearest one is named), a value of a wrong type, or a required key
+            that is missing.
         FileNotFoundError: No such file.
     """
-    given = {} if path is None else yaml.safe_load(Path(path).read_text("utf-8")) or {}
-    if not isinstance(given, dict):
-        raise ValueError(f"{path} must hold `option: value` lines, found {type(given).__name__}")
-    given = {key: _number(value) for key, value in {**given, **overrides}.items()}
+    given = {**_read(path), **overrides}
     owners = {option.name: name for name, cls in SECTIONS.items() for option in section_fields(cls)}
     parts: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     for key, value in given.items():
         if key not in owners:
-            near = get_close_matches(key, owners, n=1)
-            raise ValueError(f"{key!r} is no option{f'; did you mean {near[0]!r}?' if near else ''}")
-        parts[owners[key]][key] = value
+            raise ValueError(no_option(key, owners))
+        parts[owners[key]][key] = typed_value(SECTIONS[owners[key]], key, value)
     for name, cls in SECTIONS.items():
         _require(cls, parts[name])
     adapter = {"target_modules": "all-linear", **parts["adapter"]}
@@ -119,6 +125,50 @@ def load_recipe(path: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
         StyleTrainingArguments(**parts["training"]),
         given,
     )
+
+
+def _read(path: str | Path | None) -> dict[str, Any]:
+    """The options in a YAML file; none without a file."""
+    found = {} if path is None else parse_value(Path(path).read_text("utf-8")) or {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold `option: value` lines, found {type(found).__name__}")
+    return found
+
+
+def no_option(name: str, known: Iterable[str]) -> str:
+    """The sentence for an option that does not exist, with the nearest one that does."""
+    near = get_close_matches(str(name), known, n=1)
+    return f"{name!r} is no option" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def typed_value(cls: type, name: str, value: Any) -> Any:
+    """`value` as the field `name` of a section wants it: 1.0 for 1, "no" where YAML 1.1 reads False.
+
+    Raises:
+        ValueError: A value of another type.
+    """
+    hint = get_type_hints(cls)[name]
+    kinds = set(_kinds(hint))
+    if isinstance(value, bool) and bool not in kinds and any(issubclass(kind, Enum) for kind in kinds):
+        return "yes" if value else "no"
+    if type(value) is int and float in kinds and int not in kinds:
+        return float(value)
+    if type(value) is float and value.is_integer() and int in kinds and float not in kinds:
+        return int(value)
+    wanted = {list if kind is set else str if issubclass(kind, Enum) else kind for kind in kinds}
+    if type(value) in wanted or not wanted <= {bool, int, float, str, list, dict, type(None)}:
+        return value
+    shown = hint if get_origin(hint) else getattr(hint, "__name__", hint)
+    raise ValueError(f"{name}={value!r} must be {shown}; correct it in the recipe")
+
+
+def _kinds(hint: Any) -> Iterator[type]:
+    """The classes of a type hint, without what their containers hold."""
+    if get_origin(hint) in (Union, UnionType):
+        for part in get_args(hint):
+            yield from _kinds(part)
+    else:
+        yield get_origin(hint) or (hint if isinstance(hint, type) else object)
 
 
 def _require(cls: type, given: Mapping[str, Any]) -> None:

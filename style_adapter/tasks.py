@@ -64,13 +64,14 @@ class TransferTask:
             pad_id(setting.tokenizer),
             setting.encode_styles,
             fraction=args.adversary_fraction if args.plays else 0.0,
+            novel_weight=args.novel_token_weight,
             decoder_only=not setting.model.config.is_encoder_decoder,
         )
 
     @staticmethod
     def count(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Target tokens, which the likelihood is divided by, and judged rows, for every other term."""
-        return (batch["labels"] != IGNORED).sum(), batch["judged"].sum()
+        """The weight of all target tokens, which divides the likelihood, and judged rows, for every other term."""
+        return batch["token_weights"].sum(), batch["judged"].sum()
 
     @staticmethod
     def judge_of(dataset: Any, setting: Setting) -> StyleJudge:
@@ -100,7 +101,16 @@ class ClassificationTask:
 
     @staticmethod
     def tokenize(dataset: Any, setting: Setting) -> Any:
-        """`dataset` as the collator reads it."""
+        """`dataset` as the collator reads it.
+
+        Raises:
+            ValueError: A class that the model's head does not have.
+        """
+        most, classes = max(dataset["label"]), setting.model.config.num_labels
+        if most >= classes:
+            raise ValueError(
+                f"label {most} must be < num_labels={classes}; load the backbone with num_labels={most + 1}"
+            )
         return tokenize_classification(
             dataset,
             setting.tokenizer,

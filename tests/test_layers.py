@@ -56,9 +56,8 @@ def run(layer: StyleLinear, x: Tensor, spec, noise: Tensor | None = None) -> Ten
 def test_gate_equals_names_plus_features_plus_noise(layer):
     bank, f, z = layer.style_context.banks["default"], torch.tensor([0.5, -1.0]), torch.randn(2, 4)
     rows = [Style({"kjv": 0.75, "modern": -0.25}), Style({"pirate": 2.0}, f)]
-    named = torch.stack(
-        [0.75 * tensor(layer, "gate")[1] - 0.25 * tensor(layer, "gate")[0], 2 * tensor(layer, "gate")[2]]
-    )
+    modern, kjv, pirate = tensor(layer, "gate")
+    named = torch.stack([0.75 * kjv - 0.25 * modern, 2 * pirate])
     features = torch.stack([torch.zeros(R), f @ tensor(layer, "feature").float()])
     expected = named + features + z.double() @ tensor(layer, "noise")
     torch.testing.assert_close(layer.gate("default", bank.code(rows, noise=z)), expected, check_dtype=False)
@@ -292,6 +291,18 @@ def test_a_base_layer_of_an_unknown_kind_raises_and_lists_the_known(base):
         layer_class(base)
 
 
+def test_the_projection_inside_torchs_attention_raises_with_the_remedy():
+    attention = nn.MultiheadAttention(8, 2)
+    with pytest.raises(
+        ValueError, match=r"out_proj of a MultiheadAttention, .* never train; name it in exclude_modules"
+    ):
+        layer_class(attention.out_proj)
+    called = []
+    attention.out_proj.register_forward_hook(lambda *_: called.append(1))
+    attention(*torch.randn(3, 2, 1, 8))
+    assert not called
+
+
 def test_repr_names_the_method(layer):
     assert repr(layer).startswith("style_adapter.StyleLinear(")
 
@@ -336,9 +347,7 @@ def test_merge_into_a_four_bit_base_is_near_the_sum_until_the_weight_is_repacked
     assert error < 0.15  # 4 bits
     layer.unmerge()
     layer.base_layer.weight.quant_state.packing_format_for_cpu = True  # what the first forward in eval mode leaves
-    with pytest.raises(
-        ValueError, match="4-bit base weight must not be repacked, .* load the base unquantised .*export"
-    ):
+    with pytest.raises(ValueError, match=r"4-bit base weight must not be repacked, .* load the base unquantised"):
         layer.merge()
     assert not layer.merged
 

@@ -74,7 +74,7 @@ def test_adding_what_is_no_style_raises(bank, other):
 
 
 def test_multiplying_styles_raises(bank):
-    with pytest.raises(TypeError, match="unsupported operand"):
+    with pytest.raises(TypeError, match=r"unsupported operand|Type-check error"):  # the latter with types checked
         bank["kjv"] * bank["modern"]
 
 
@@ -121,6 +121,15 @@ def test_a_list_makes_one_row_each_in_order(bank):
     code = bank.code(["pirate", {"kjv": 0.5, "modern": 0.25}, 0, OFF, ["kjv", "pirate"]])
     expected = torch.tensor([[0, 0, 1], [0.25, 0.5, 0], [1, 0, 0], [0, 0, 0], [0, 1, 1]])
     assert torch.equal(dense(code), expected)
+
+
+def test_one_style_stands_for_all_rows_and_a_list_for_as_many(bank):
+    kjv, modern = bank["kjv"], bank["modern"]
+    assert bank.rows("kjv") == bank.rows(["kjv"]) == [kjv]
+    assert bank.rows("kjv", 3) == bank.rows(["kjv"], 3) == bank.rows({"kjv": 1.0}, 3) == [kjv] * 3
+    assert bank.rows(["kjv", 0], 2) == bank.rows(("kjv", "modern")) == [kjv, modern]
+    with pytest.raises(ValueError, match="2 styles for 3 rows; give one style for all or one a row"):
+        bank.rows(["kjv", "modern"], 3)
 
 
 def test_aspects_are_the_sum_of_their_styles(bank):

@@ -123,7 +123,7 @@ class StyleBank(Mapping[str, Style]):
             )
         return style
 
-    def code(self, spec: Any, *, noise: Float[Tensor, "rows_noise noise_dim"] | None = None) -> StyleCode:
+    def code(self, spec: Any, *, noise: Float[Tensor, "... noise_dim"] | None = None) -> StyleCode:
         """The code of one style for the batch, or of a list (or LongTensor of row numbers), one a row.
 
         A code is given back as it is: a batch that was encoded by a collator is not parsed again.
@@ -164,7 +164,9 @@ class StyleBank(Mapping[str, Style]):
             ValueError: A number of styles that is neither 1 nor `count`, or an unknown style.
         """
         listed = isinstance(spec, Sequence) and not isinstance(spec, str)
-        styles = [self.parse(row) for row in spec] if listed else [self.parse(spec)] * (1 if count is None else count)
+        styles = [self.parse(row) for row in spec] if listed else [self.parse(spec)]
+        if count is not None and len(styles) == 1:
+            return styles * count
         if count is not None and len(styles) != count:
             raise ValueError(f"styles: {len(styles)} styles for {count} rows; give one style for all or one a row")
         return styles

@@ -16,8 +16,8 @@ class Style:
     empty sum, is the same and skips the adapter's arithmetic too.
     """
 
-    weights: Mapping[str, float] = field(default_factory=dict)
-    features: Float[Tensor, " style_dim"] | None = None
+    weights: Mapping[str, int | float] = field(default_factory=dict)
+    features: Float[Tensor, "... style_dim"] | None = None  # [style_dim], which the bank checks
 
     def __post_init__(self) -> None:
         """Keeps a copy of the weights: a style does not change with the dict it was made from."""
@@ -32,7 +32,7 @@ class Style:
         both = [f for f in (self.features, other.features) if f is not None]
         return Style(weights, torch.stack(both).sum(dim=0) if both else None)
 
-    def __mul__(self, strength: float) -> "Style":
+    def __mul__(self, strength: int | float) -> "Style":
         """Every weight and the features times `strength`."""
         if not isinstance(strength, (int, float)):
             return NotImplemented
@@ -41,7 +41,7 @@ class Style:
 
     __rmul__ = __mul__
 
-    def __truediv__(self, divisor: float) -> "Style":
+    def __truediv__(self, divisor: int | float) -> "Style":
         """Every weight and the features over `divisor`."""
         return self * (1.0 / divisor)
 

@@ -1,7 +1,6 @@
 """The game under Accelerate: a transformers.Trainer that trains adapter and discriminator in one backward."""
 
 import os
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,18 +10,25 @@ from accelerate.utils import gather_object
 from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
-from .adversary import StyleDiscriminator
-from .arguments import StyleTrainingArguments
-from .data import check_rows
-from .game import DISCRIMINATOR_TERMS, GENERATOR_TERMS, StepLosses, StyleGame
-from .model import styles_of
-from .tasks import TASKS, Setting
-
-DISCRIMINATOR_FILE = "discriminator.safetensors"
-GATES = ("style_adapter_gate", "style_adapter_feature", "style_adapter_noise")
+from ..adversary import StyleDiscriminator
+from ..arguments import StyleTrainingArguments
+from ..card import has_card, write_card
+from ..data import check_rows
+from ..game import StepLosses, StyleGame
+from ..model import styles_of
+from ..tasks import TASKS, Setting
+from .record import GameRecord
+from .sides import (
+    DISCRIMINATOR_FILE,
+    build_game,
+    discriminator_state,
+    load_discriminator_state,
+    parameter_groups,
+    sides_of,
+)
 
 
 class StyleTrainer(Trainer):
@@ -43,9 +49,11 @@ class StyleTrainer(Trainer):
     """
 
     loss_is_scaled_for_ga = True  # each term is divided by its count over the whole accumulated batch
+    current_gradient_accumulation_steps = 1  # Trainer's loop sets it at each step
     args: StyleTrainingArguments
+    model: StyleGame
 
-    def __init__(  # noqa: PLR0913 - Trainer's arguments plus two
+    def __init__(
         self,
         model: PeftModel,
         args: StyleTrainingArguments,
@@ -58,6 +66,7 @@ class StyleTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         **kwargs: Any,
     ) -> None:
+        """Checks and tokenises the data, builds the game and hands both to Trainer."""
         check_rows(train_dataset, args.task)
         if eval_dataset is not None:
             check_rows(eval_dataset, args.task, name="eval_dataset")
@@ -66,10 +75,13 @@ class StyleTrainer(Trainer):
         self.style_model, self.setting = model, Setting(model, processing_class, args, judge)
         self._judged_on = train_dataset
         self.eval_rows = eval_dataset and eval_dataset.select(range(min(args.eval_samples, len(eval_dataset))))
-        self._sums: dict[str, float] = defaultdict(float)
+        self._record = GameRecord()
+        self._discriminator_norm: float | None = None
+        self._discriminator_rate: float | None = None
+        set_seed(args.seed)  # the discriminator's start too depends on nothing else
         game = build_game(model, args, discriminator)
         super().__init__(
-            model=game,  # type: ignore[arg-type]  # any nn.Module will do
+            model=game,
             args=args,
             train_dataset=self._prepared(train_dataset),
             eval_dataset=eval_dataset and self._prepared(eval_dataset),
@@ -90,16 +102,17 @@ class StyleTrainer(Trainer):
         model: nn.Module,
         inputs: dict[str, Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """sum_k w_k * (sum over rows of term k) / (count of k over the whole accumulated batch and all processes)."""
-        counts = self._counts([inputs]) if num_items_in_batch is None else num_items_in_batch
+        counts = num_items_in_batch if isinstance(num_items_in_batch, Tensor) else self._counts([inputs])
+        counts = counts.where(counts > 0, 1)  # no item, no term
         play = model.training and self.state.global_step >= self.args.adversary_start
         losses: StepLosses = model(play=play, noise=self._noise(inputs), **inputs)
         means = {term: rows.sum() / counts[0 if term == "ce" else 1] for term, rows in losses.rows.items()}
         loss = torch.stack([self._weight(term) * mean for term, mean in means.items()]).sum()
         if model.training:
-            self._remember(means, losses)
+            self._record.add(means, losses.scores, steps=1 / self.current_gradient_accumulation_steps)
             loss = loss * self.accelerator.num_processes  # DDP averages the gradients
         return (loss, losses) if return_outputs else loss
 
@@ -117,65 +130,54 @@ class StyleTrainer(Trainer):
         return torch.cat(rows).to(inputs["row_ids"].device)
 
     def _counts(self, batches: list[dict[str, Tensor]]) -> Tensor:
-        """[items of the likelihood, judged rows] of some batches of this process, at least 1 each."""
-        counts = [torch.stack(self.task.count(batch)) for batch in batches]
-        return torch.stack(counts).sum(dim=0).clamp(min=1)
+        """[weight of the likelihood's items, judged rows] of some batches of this process."""
+        return torch.stack([torch.stack(self.task.count(batch)) for batch in batches]).sum(dim=0)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
         """The counts over the accumulated batch and all processes, which every term is divided by."""
         if not batch_samples:
             return None
-        counts = self._counts(batch_samples).to(device)
-        return self.accelerator.reduce(counts, reduction="sum")
-
-    def _remember(self, means: Mapping[str, Tensor], losses: StepLosses) -> None:
-        """Adds this step's terms to what the next log line shows."""
-        for term, mean in means.items():
-            self._sums[f"loss_{term}"] += float(mean.detach())
-        for name, right in (("real", 1), ("fake", -1)):
-            if name in losses.scores:
-                self._sums[f"d_accuracy_{name}"] += float((losses.scores[name] * right > 0).float().mean())
-                self._sums[f"_n_{name}"] += 1
+        return self.accelerator.reduce(self._counts(batch_samples).to(device), reduction="sum")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's line plus each term, D's accuracies, both gradient norms and both learning rates."""
         if "loss" in logs:
-            steps = max(self.state.global_step - self._logged_at, 1)
-            for name in [f"loss_{t}" for t in (*GENERATOR_TERMS, *DISCRIMINATOR_TERMS)]:
-                if name in self._sums:
-                    logs[name] = self._sums[name] / steps
-            for name in ("real", "fake"):
-                if self._sums.get(f"_n_{name}"):
-                    logs[f"d_accuracy_{name}"] = self._sums[f"d_accuracy_{name}"] / self._sums[f"_n_{name}"]
+            accelerator = self.accelerator
+            logs |= self._record.drain(
+                lambda sums: accelerator.reduce(sums.to(accelerator.device, torch.float32), reduction="sum"),
+                processes=accelerator.num_processes,
+            )
             if self._discriminator_norm is not None:
                 logs["d_grad_norm"] = self._discriminator_norm
-                logs["d_learning_rate"] = self.lr_scheduler.get_last_lr()[-1]
-            self._sums.clear()
-            self._logged_at = self.state.global_step
+            if self._discriminator_rate is not None:
+                logs["d_learning_rate"] = self._discriminator_rate
         super().log(logs, start_time)
-
-    _logged_at = 0
-    _discriminator_norm: float | None = None
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """One optimizer, its groups: adapter, the same without decay, gates (never decayed), discriminator."""
         if self.optimizer is None:
-            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, None)
             self.optimizer = cls(parameter_groups(self.model, self.args, kwargs), **kwargs)
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         """Clips each side alone: one norm over both would let D's gradient shrink G's step."""
         self.accelerator.unscale_gradients()
-        generator, discriminator = _sides(self.model)
+        generator, discriminator = sides_of(self.model)
         if discriminator:
             norm = nn.utils.clip_grad_norm_(discriminator, self.args.max_grad_norm)
             self._discriminator_norm = float(norm)
         return nn.utils.clip_grad_norm_(generator, self.args.max_grad_norm)
 
+    def _get_learning_rate(self) -> float:
+        """The adapter's rate, as Trainer asks for it after each step; D's is kept for the same log line."""
+        if self.model.discriminator is not None and self.optimizer is not None:
+            self._discriminator_rate = self.optimizer.param_groups[-1]["lr"]
+        return super()._get_learning_rate()
+
     def shares(self) -> dict[str, tuple[int, float]]:
         """Trained numbers of the adapter and of the discriminator, apart, and each as a share of the backbone."""
-        generator, discriminator = (sum(p.numel() for p in side) for side in _sides(self.model))
+        generator, discriminator = (sum(p.numel() for p in side) for side in sides_of(self.model))
         backbone = sum(p.numel() for p in self.style_model.parameters()) - generator
         counts = {"adapter": generator, "discriminator": discriminator}
         return {name: (count, count / backbone) for name, count in counts.items()}
@@ -188,13 +190,19 @@ class StyleTrainer(Trainer):
             return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 
     def evaluation_loop(
-        self, dataloader: Any, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Trainer's loss, and the style metrics of the rewritten rows beside it."""
-        output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if self.eval_rows is not None:
-            output.metrics.update({f"{metric_key_prefix}_{k}": v for k, v in self.style_metrics().items()})
-        return output
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        if self.eval_rows is None:
+            return output
+        metrics = {f"{metric_key_prefix}_{k}": v for k, v in self.style_metrics().items()}
+        return output._replace(metrics={**(output.metrics or {}), **metrics})
 
     def style_metrics(self) -> dict[str, float]:
         """The task's metrics on the evaluation rows: each process predicts its share, all of them score the whole."""
@@ -208,7 +216,7 @@ class StyleTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """The adapter as PEFT saves it, the discriminator and its prototypes in a file of their own."""
-        folder = output_dir or self.args.output_dir
+        folder = output_dir or str(self.args.output_dir)
         os.makedirs(folder, exist_ok=True)
         self.style_model.save_pretrained(folder, is_main_process=self.args.should_save)
         if self.model.discriminator is not None:
@@ -219,7 +227,8 @@ class StyleTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Both sides as they were."""
         adapter = self.style_model.active_adapters[0]
-        weights = load_peft_weights(resume_from_checkpoint, device="cpu")
+        folder = resume_from_checkpoint if adapter == "default" else os.path.join(resume_from_checkpoint, adapter)
+        weights = load_peft_weights(folder, device="cpu")
         wanted = get_peft_model_state_dict(self.style_model, adapter_name=adapter)
         missing = sorted(set(wanted) - set(weights))
         if missing:
@@ -231,74 +240,13 @@ class StyleTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         """The checkpoint with the best style score, both sides of it."""
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
-
-def build_game(model: PeftModel, args: StyleTrainingArguments, discriminator: StyleDiscriminator | None) -> StyleGame:
-    """The game that `args` describes; without a discriminator where nothing would use it."""
-    if discriminator is None and args.plays:
-        discriminator = StyleDiscriminator(
-            model.get_base_model().get_input_embeddings().weight.shape[1],
-            len(styles_of(model)),
-            width=args.discriminator_width,
-            spectral_norm=args.discriminator_spectral_norm,
-        )
-    return StyleGame(
-        model,
-        discriminator if args.plays else None,
-        game=args.game,
-        depth=args.discriminator_blocks,
-        temperature=args.temperature,
-        smoothing=args.discriminator_smoothing,
-        r1=args.w_r1 > 0,
-        prototype_rate=args.prototype_rate,
-    )
-
-
-def parameter_groups(
-    game: StyleGame, args: StyleTrainingArguments, defaults: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """The optimizer's groups, each trainable tensor in exactly one; empty groups left out."""
-    named = {n: p for n, p in game.named_parameters() if p.requires_grad}
-    judge = {n: p for n, p in named.items() if n.startswith("discriminator.")}
-    gates = {n: p for n, p in named.items() if n not in judge and any(g in n for g in GATES)}
-    rest = {n: p for n, p in named.items() if n not in judge and n not in gates}
-    gate_rate = args.gate_learning_rate if args.gate_learning_rate is not None else 10 * args.learning_rate
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in rest.values() if p.dim() > 1], "weight_decay": args.weight_decay},
-        {"params": [p for p in rest.values() if p.dim() <= 1], "weight_decay": 0.0},
-        {"params": list(gates.values()), "weight_decay": 0.0, "lr": gate_rate},
-    ]
-    side: dict[str, Any] = {"params": list(judge.values()), "lr": args.discriminator_learning_rate}
-    side["weight_decay"] = args.discriminator_weight_decay
-    if "betas" in defaults:
-        side["betas"] = (args.discriminator_beta1, defaults["betas"][1])
-    return [group for group in (*groups, side) if group["params"]]
-
-
-def _sides(game: StyleGame) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Trainable parameters of the generator and of the discriminator."""
-    judge = [] if game.discriminator is None else list(game.discriminator.parameters())
-    ids = set(map(id, judge))
-    return [p for p in game.parameters() if p.requires_grad and id(p) not in ids], judge
-
-
-def discriminator_state(game: StyleGame) -> dict[str, Tensor]:
-    """The discriminator's weights and the style prototypes, as one flat dict."""
-    assert game.discriminator is not None
-    weights = {f"discriminator.{n}": t.detach().contiguous() for n, t in game.discriminator.state_dict().items()}
-    return {**weights, **{f"prototypes.{n}": t.contiguous() for n, t in game.prototypes.state_dict().items()}}
-
-
-def load_discriminator_state(game: StyleGame, state: Mapping[str, Tensor]) -> None:
-    """Takes over what `discriminator_state` gave."""
-    assert game.discriminator is not None
-    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for name, tensor in state.items():
-        owner, _, key = name.partition(".")
-        parts[owner][key] = tensor
-    game.discriminator.load_state_dict(parts["discriminator"])
-    game.prototypes.load_state_dict(parts["prototypes"])
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """This package's card where Trainer would write its own, before a push; one that is there already stays."""
+        folder = str(self.args.output_dir)
+        if self.is_world_process_zero() and not has_card(folder):
+            write_card(self.style_model, folder, repo=self.args.hub_model_id)
 
 
 class _CommitPrototypes(TrainerCallback):
@@ -306,6 +254,10 @@ class _CommitPrototypes(TrainerCallback):
 
     def __init__(self, game: StyleGame) -> None:
         self.game = game
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """To the model's device before the first text: a process without judged rows must join the others' sums."""
+        self.game.prototypes.to(next(self.game.parameters()).device)
 
     def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """After the step, so that all its batches saw the same prototypes."""
@@ -321,10 +273,19 @@ def _callbacks(args: StyleTrainingArguments, game: StyleGame) -> list[TrainerCal
 
 
 def _check_processes(args: StyleTrainingArguments) -> None:
-    """`accelerate launch --cpu --num_processes 2` silently starts one process: refuse where more were asked for."""
+    """`accelerate launch --cpu --num_processes 2` silently starts one process: refuse where more were asked for.
+
+    Raises:
+        ValueError: Another number of processes than `expected_processes`, or one process for several GPUs.
+    """
     expected = args.expected_processes
     if expected is not None and expected != args.world_size:
         raise ValueError(
             f"expected_processes={expected} must equal the number of processes, {args.world_size}; on CPU start "
             f"with: accelerate launch --multi_gpu --num_processes {expected} and use_cpu: true, ddp_backend: gloo"
+        )
+    if args.n_gpu > 1:  # Trainer would split the batch over threads, which cannot gather losses by name
+        raise ValueError(
+            f"n_gpu={args.n_gpu} must be 1 a process; start one for each with accelerate launch, or set "
+            "CUDA_VISIBLE_DEVICES to one of them"
         )

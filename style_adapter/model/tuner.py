@@ -1,0 +1,122 @@
+"""The tuner: injects the adapted layers and opens the ways into the inner model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from peft import PeftConfig
+from torch import nn
+
+from .._peft import DEFAULT_TARGETS, PREFIX, BaseTuner, get_pattern_key, get_quantization_kwargs
+from ..config import StyleAdapterConfig
+from ..layers import StyleLayer, keep_unpacked, layer_class
+from ..style import StyleBank, StyleContext
+from .checkpoint import drop_codes
+from .entries import install_entries, remove_entries
+from .styled import Noise, adapted_layers, styled, styles_of
+
+
+class StyleAdapterModel(BaseTuner):
+    """Injects style-conditioned low-rank layers into a frozen model; what `get_peft_model` puts around it.
+
+    Example:
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> from peft import get_peft_model
+        >>> import style_adapter
+        >>> tiny = LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+        ...                    num_key_value_heads=1, vocab_size=16)
+        >>> config = style_adapter.StyleAdapterConfig(styles=["modern", "kjv"], r=2, task_type="CAUSAL_LM")
+        >>> model = get_peft_model(LlamaForCausalLM(tiny), config)
+        >>> list(model.styles)
+        ['modern', 'kjv']
+    """
+
+    prefix: str = PREFIX
+    tuner_layer_cls = StyleLayer
+    target_module_mapping = DEFAULT_TARGETS
+
+    @property
+    def styles(self) -> StyleBank:
+        """The bank of the active adapter: names -> `Style`."""
+        return styles_of(self.model)
+
+    def styled(self, styles: Any, *, noise: Noise | None = None) -> Any:
+        """Context manager: inside the block the model runs in `styles`; see `style_adapter.styled`."""
+        return styled(self.model, styles, noise=noise)
+
+    def _context(self) -> StyleContext:
+        """The context that all adapted layers share; a new one before the first layer."""
+        layer = next(adapted_layers(self.model), None)
+        if layer is not None:
+            return layer.style_context
+        if "_new_context" not in self.__dict__:
+            self.__dict__["_new_context"] = StyleContext()
+        return self.__dict__["_new_context"]
+
+    def _create_and_replace(  # type: ignore[override]  # noqa: PLR0917 - PEFT's signature, with our own config
+        self,
+        peft_config: StyleAdapterConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        """Adapts one matched module."""
+        context = self._context()
+        context.banks[adapter_name] = _bank(peft_config)
+        ranks, alphas = peft_config.rank_pattern, peft_config.alpha_pattern
+        r = ranks.get(get_pattern_key(list(ranks), current_key), peft_config.r)
+        alpha = alphas.get(get_pattern_key(list(alphas), current_key), peft_config.alpha)
+        if isinstance(target, StyleLayer):
+            target.update_layer(adapter_name, peft_config, r=r, alpha=alpha, inference_mode=peft_config.inference_mode)
+            return
+        kwargs = get_quantization_kwargs(self.model)
+        cls = layer_class(target, **kwargs)
+        new_module = cls(target, adapter_name, peft_config, context=context, r=r, alpha=alpha, **kwargs)
+        if adapter_name not in self.active_adapters:
+            new_module.requires_grad_(False)  # a further adapter trains once it is made active
+        self._replace_module(parent, target_name, new_module, target)
+
+    def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
+        """What must hold before the first layer is adapted."""
+        if not peft_config.inference_mode:
+            keep_unpacked(model)
+
+    def _check_merge_allowed(self) -> None:
+        """Refuses before the first layer is merged what a later one could not do."""
+        super()._check_merge_allowed()
+        for layer in adapted_layers(self.model):
+            layer.check_mergeable()
+
+    def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
+        """Opens the ways in."""
+        install_entries(model, self._context())
+
+    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
+        """PEFT's unloading, and the ways in closed again: what is left is the plain model."""
+        model = super()._unload_and_optionally_merge(*args, **kwargs)
+        remove_entries(self.model)
+        drop_codes(self.model)
+        return model
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Refuses what PEFT would otherwise drop silently."""
+        if kwargs.get("adapter_names") is not None:
+            raise ValueError(
+                "adapter_names must be None for style adapters; pass one style a row instead: model(..., styles=[...])"
+            )
+        yield
+
+
+def _bank(config: StyleAdapterConfig) -> StyleBank:
+    """The bank that `config` describes."""
+    return StyleBank(
+        tuple(config.styles),
+        default=config.default_style,
+        style_dim=config.style_dim,
+        noise_dim=config.noise_dim,
+        noise_type=config.noise_type,
+    )

@@ -1,0 +1,291 @@
+"""The terminal on tiny models in folders: train, transfer, evaluate, export, and what is said of mistakes."""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from safetensors.torch import load_file
+from training_fixtures import SOURCES, arguments, byte_tokenizer, llama, llama_classifier, t5, toy_rows, trained_toy
+from transformers import AutoModelForCausalLM
+
+from style_adapter import styles_of
+from style_adapter.cli import main
+from style_adapter.pipeline import classify, load, transfer
+
+
+@pytest.fixture(autouse=True)
+def _no_cache_at_home(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder with a backbone, training rows and evaluation rows."""
+    llama().save_pretrained(tmp_path / "base")
+    byte_tokenizer().save_pretrained(tmp_path / "base")
+    toy_rows().to_json(tmp_path / "rows.jsonl")
+    toy_rows(["mn op qr st", "uv wx yz ab", "b c d e"]).select(range(5)).to_json(tmp_path / "dev.jsonl")
+    return tmp_path
+
+
+@pytest.fixture
+def adapter(folder) -> str:
+    """The trained toy as a saved adapter."""
+    trainer = trained_toy(folder / "toy")
+    config = trainer.style_model.peft_config["default"]
+    config.base_model_name_or_path = str(folder / "base")
+    trainer.save_model(str(folder / "adapter"))
+    config.base_model_name_or_path = None
+    return str(folder / "adapter")
+
+
+def write_recipe(folder: Path, **options) -> str:
+    """A recipe of a short run on the CPU."""
+    recipe = {
+        "model_name_or_path": str(folder / "base"),
+        "train_file": str(folder / "rows.jsonl"),
+        "styles": ["loud", "calm"],
+        "r": 8,
+        "prompt": "{source}\n",
+        "output_dir": str(folder / "out"),
+        "max_steps": 2,
+        "learning_rate": "1e-2",
+        "per_device_train_batch_size": 8,
+        "use_cpu": True,
+        "report_to": "none",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "discriminator_blocks": 1,
+        "discriminator_width": 16,
+        "adversary_start": 0,
+        "adversary_fraction": 0.7,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe | options).replace("'1e-2'", "1e-2"), "utf-8")
+    return str(path)
+
+
+# Train
+
+
+def test_train_leaves_adapter_discriminator_tokenizer_card_and_plots(folder, capsys):
+    evaluations = {"eval_file": str(folder / "dev.jsonl"), "eval_strategy": "steps", "eval_steps": 1}
+    assert main(["train", write_recipe(folder, **evaluations), "--r", "4", "--seed=3"]) == 0
+    out = folder / "out"
+    for name in ("adapter_config.json", "adapter_model.safetensors", "discriminator.safetensors", "tokenizer.json"):
+        assert (out / name).exists(), name
+    for name in ("losses.png", "styles.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    card = (out / "README.md").read_text("utf-8")
+    assert "import style_adapter" in card
+    assert "- `r`: 4" in card
+    assert str(folder) not in card
+    history = json.loads((out / "trainer_state.json").read_text("utf-8"))["log_history"]
+    assert {"loss_ce", "loss_adv", "loss_d_adv"} <= history[0].keys()
+    assert any("eval_style_score" in line for line in history)
+    model, _ = load(str(out))
+    assert model.peft_config["default"].r == 4
+    assert list(styles_of(model)) == ["loud", "calm"]
+    assert "style-adapter transfer --adapter" in capsys.readouterr().out
+
+
+def test_a_run_resumes_from_its_newest_checkpoint(folder):
+    recipe = write_recipe(folder, save_strategy="steps", save_steps=1, lr_scheduler_type="constant")
+    assert main(["train", recipe]) == 0
+    assert main(["train", recipe, "--max_steps", "3", "--resume_from_checkpoint", "true"]) == 0
+    resumed = load_file(folder / "out" / "adapter_model.safetensors")
+    whole = ["--max_steps", "3", "--output_dir", str(folder / "whole"), "--save_strategy", "no"]
+    assert main(["train", recipe, *whole]) == 0
+    expected = load_file(folder / "whole" / "adapter_model.safetensors")
+    for name, tensor in expected.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def test_a_hub_id_is_recorded_in_place_of_the_folder(folder):
+    assert main(["train", write_recipe(folder, base_model_id="org/tiny", adversary_fraction=0)]) == 0
+    config = json.loads((folder / "out" / "adapter_config.json").read_text("utf-8"))
+    assert config["base_model_name_or_path"] == "org/tiny"
+    assert "base_model: org/tiny" in (folder / "out" / "README.md").read_text("utf-8")
+    assert not (folder / "out" / "discriminator.safetensors").exists()
+
+
+def test_a_classifier_is_trained_and_loaded_with_its_classes(folder):
+    llama_classifier(num_labels=2, pad_token_id=None).save_pretrained(folder / "base")
+    rows = [{"text": text, "label": 2 * text.startswith("a"), "style": "loud"} for text in ("ab", "ba", "ac", "bc")]
+    datasets.Dataset.from_list(rows).to_csv(folder / "rows.csv", index=False)
+    recipe = write_recipe(folder, task="classification", train_file=str(folder / "rows.csv"), max_steps=40)
+    assert main(["train", recipe]) == 0
+    model, tokenizer = load(str(folder / "out"))
+    assert model.config.num_labels == 3
+    assert classify(model, tokenizer, ["ab", "ba", "ac", "bc"]) == [2, 0, 2, 0]
+
+
+def test_an_encoder_decoder_is_trained_by_the_same_recipe(folder):
+    t5().save_pretrained(folder / "base")
+    assert main(["train", write_recipe(folder)]) == 0
+    model, tokenizer = load(str(folder / "out"))
+    assert model.peft_config["default"].task_type == "SEQ_2_SEQ_LM"
+    assert len(transfer(model, tokenizer, ["ab"], "calm", max_new_tokens=3)) == 1
+
+
+def test_two_processes_equal_one_with_the_double_batch(folder):
+    """The launcher itself: SGD, so that a difference of 1e-7 in a gradient stays one in the weights."""
+    options = {"optim": "sgd", "learning_rate": 0.1, "discriminator_learning_rate": 0.1, "max_steps": 3}
+    options |= {"per_device_train_batch_size": 4, "adversary_start": 1, "noise_dim": 2, "novel_token_weight": 3.0}
+    options |= {"eval_file": str(folder / "dev.jsonl"), "eval_strategy": "steps", "eval_steps": 3, "w_r1": 0.1}
+    recipe = write_recipe(folder, ddp_backend="gloo", **options)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", str(port), "-m", "style_adapter", "train", recipe]
+    launch += ["--output_dir", str(folder / "two"), "--expected_processes", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
+    done = subprocess.run(launch, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one = ["--output_dir", str(folder / "one"), "--expected_processes", "1", "--per_device_train_batch_size", "8"]
+    assert main(["train", recipe, *one]) == 0
+    for name in ("adapter_model.safetensors", "discriminator.safetensors"):
+        found, expected = (load_file(folder / run / name) for run in ("two", "one"))
+        assert found.keys() == expected.keys()
+        for key, tensor in expected.items():
+            torch.testing.assert_close(found[key], tensor, rtol=1e-4, atol=1e-6, msg=key)
+    states = {run: json.loads((folder / run / "trainer_state.json").read_text("utf-8")) for run in ("two", "one")}
+    for two, single in zip(states["two"]["log_history"], states["one"]["log_history"], strict=True):
+        names = [n for n in single if n.startswith(("loss", "d_", "eval_loud", "eval_calm", "eval_style_score"))]
+        assert {n: two.get(n) for n in names} == pytest.approx({n: single[n] for n in names}, rel=1e-3)
+    assert "loss_d_r1" in states["one"]["log_history"][1]
+
+
+# Transfer
+
+
+def test_transfer_rewrites_arguments_files_and_standard_input(adapter, tmp_path, capsys, monkeypatch):
+    assert main(["transfer", "--adapter", adapter, "--style", "calm", "ab", "éa"]) == 0
+    assert capsys.readouterr().out == "ab.\néa.\n"
+    source, target = tmp_path / "in.txt", tmp_path / "out.txt"
+    source.write_text("日b\n\ncde\n\n", "utf-8")
+    options = ["--style", "loud", "--input", str(source), "--output", str(target), "--batch-size", "1"]
+    assert main(["transfer", "--adapter", adapter, *options]) == 0
+    assert target.read_text("utf-8") == "日B!\n\nCDE!\n\n"
+    for chosen in (["--input", "-"], []):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("ab\nhi"))
+        assert main(["transfer", "--adapter", adapter, "--num-beams", "2", *chosen]) == 0
+        assert capsys.readouterr().out == "AB!\nHI!\n"
+
+
+def test_one_line_in_is_one_line_out(adapter, tmp_path, monkeypatch):
+    seen = []
+
+    def rewrite(model, tokenizer, texts, *args, **kwargs):
+        seen.extend(texts)
+        return [f"{text}\nmore" for text in texts]
+
+    monkeypatch.setattr("style_adapter.pipeline.transfer", rewrite)
+    source, target = tmp_path / "in.txt", tmp_path / "out.txt"
+    source.write_text("a\u2028b\nc\x0bd\n", "utf-8")
+    assert main(["transfer", "--adapter", adapter, "--input", str(source), "--output", str(target)]) == 0
+    assert seen == ["a\u2028b", "c\x0bd"]
+    assert target.read_text("utf-8") == "a\u2028b more\nc\x0bd more\n"
+
+
+def test_a_mixture_is_written_as_yaml(adapter, capsys):
+    assert main(["transfer", "--adapter", adapter, "--style", "{calm: 1e0, loud: 0}", "ab"]) == 0
+    assert capsys.readouterr().out == "ab.\n"
+
+
+# Evaluate, export
+
+
+def test_evaluate_prints_and_keeps_the_table(adapter, folder, capsys):
+    data = ["--data", str(folder / "dev.jsonl"), "--judge-data", str(folder / "rows.jsonl")]
+    assert main(["evaluate", "--adapter", adapter, *data, "--output", str(folder / "scores.json")]) == 0
+    printed = capsys.readouterr().out
+    scores = json.loads((folder / "scores.json").read_text("utf-8"))
+    assert list(scores) == ["copy", "before", "after"]
+    assert scores["copy"]["loud"]["self_bleu"] == pytest.approx(100)
+    assert "| to " in printed
+    assert printed.count("| loud | after ") == 1
+
+
+def test_evaluate_refuses_judge_data_that_overlaps(adapter, folder, capsys):
+    rows = toy_rows(["zz", *SOURCES[:1]])
+    rows.to_json(folder / "overlap.jsonl")
+    data = ["--data", str(folder / "overlap.jsonl"), "--judge-data", str(folder / "rows.jsonl")]
+    assert main(["evaluate", "--adapter", adapter, *data]) == 2
+    assert "--judge-data holds 2 of the lines of --data and must hold none" in capsys.readouterr().err
+
+
+def test_export_writes_a_lora_of_one_style(adapter, folder, capsys):
+    assert main(["export", "--adapter", adapter, "--style", "calm", str(folder / "lora")]) == 0
+    assert "PeftModel.from_pretrained(backbone" in capsys.readouterr().out
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder / "base"), folder / "lora")
+    ids = byte_tokenizer()("ab\n", return_tensors="pt")["input_ids"]
+    new = plain.eval().generate(input_ids=ids, max_new_tokens=8, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
+    assert byte_tokenizer().decode(new, skip_special_tokens=True) == "ab."
+
+
+# Help and mistakes
+
+
+def test_help_of_train_shows_options_of_all_four_sections(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for option in ("--model_name_or_path", "--train_file", "--noise_dim", "--w_adv", "--learning_rate"):
+        assert f"{option} " in shown
+    assert shown.startswith("usage: style-adapter train [-h] [recipe] [--OPTION VALUE ...]\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["train", "RECIPE", "--larning_rate", "1"], "'--larning_rate' is no option; did you mean '--learning_rate'?"),
+        (["train", "RECIPE", "--learning_rat", "1"], "'--learning_rat' is no option; did you mean '--learning_rate'?"),
+        (["train", "RECIPE", "--styles", "[a"], "argument --styles: invalid parse_value value: '[a'"),
+        (["train", "RECIPE", "--r", "0"], "r=0 must be >= 1; set r in StyleAdapterConfig"),
+        (["train", "RECIPE", "--r", "two"], "r='two' must be int; correct it in the recipe"),
+        (["train", "RECIPE", "--styles", "[loud]"], "styles='calm' must be one of the adapter's styles: loud"),
+        (["train", "RECIPE", "--train_file", "gone.jsonl"], "gone.jsonl does not exist; give the path of a .jsonl"),
+        (["train", "RECIPE", "--train_file", __file__], "must end in one of .jsonl, .json, .csv, .parquet; rename or"),
+        (["train", "gone.yaml"], "No such file or directory: 'gone.yaml'"),
+        (["train"], "'model_name_or_path' is missing and must be set; add it to the recipe or as --model_name_or_path"),
+        (["transfer", "--adapter", "ADAPTER", "--style", "laud", "x"], "styles='laud' must be one of the adapter's"),
+        (["transfer", "--adapter", "/nowhere", "x"], "/nowhere"),
+        (["transfer", "--adapter", "ADAPTER", "--input", "gone.txt"], "No such file or directory: 'gone.txt'"),
+        (["transfer", "x"], "the following arguments are required: --adapter"),
+        (["export", "--adapter", "ADAPTER", "--style", "[loud, calm]", "OUT"], "2 styles must be 1 to merge or export"),
+        (["dance"], "invalid choice: 'dance'"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_and_status_2(adapter, folder, capsys, given, message):
+    replaced = {"RECIPE": write_recipe(folder), "ADAPTER": adapter, "OUT": str(folder / "lora")}
+    capsys.readouterr()
+    try:
+        status = main([replaced.get(word, word) for word in given])
+    except SystemExit as ended:
+        status = ended.code
+    said = capsys.readouterr().err
+    line = said.rstrip("\n").split("\n")[-1]
+    assert status == 2
+    assert line.startswith("style-adapter")
+    assert message in line
+    assert [other for other in said.split("\n") if other.startswith(("usage", "Traceback", "  "))] == []
+
+
+def test_arguments_of_a_run_are_refused_with_their_bound(tmp_path):
+    with pytest.raises(ValueError, match=r"novel_token_weight=0.0 must be > 0"):
+        arguments(tmp_path, novel_token_weight=0.0)

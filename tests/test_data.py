@@ -1,0 +1,187 @@
+"""Columns into tensors, against batches made by hand."""
+
+import datasets
+import pytest
+import torch
+from training_fixtures import END, PAD, byte_tokenizer, toy_rows
+
+from style_adapter import StyleBank
+from style_adapter.data import (
+    ClassificationCollator,
+    TransferCollator,
+    check_rows,
+    chosen_rows,
+    fill_prompt,
+    pad,
+    tokenize_classification,
+    tokenize_transfer,
+)
+from style_adapter.functional import IGNORED
+
+BANK = StyleBank(("loud", "calm"))
+CLASSES = {"text": ["ab", "c"], "label": [1, 0]}
+
+
+def encode(styles):
+    """As the trainer encodes the styles of a batch."""
+    code = BANK.code(list(styles))
+    return code.ids, code.weights
+
+
+def ids(text: str) -> list[int]:
+    """The tokens of a text, as the tokenizer's own vocabulary has them."""
+    tokenizer = byte_tokenizer()
+    return [tokenizer.get_vocab()[char] for char in text.replace("\n", "Ċ")]
+
+
+def test_prompts_are_padded_left_and_targets_right_as_in_an_example_made_by_hand():
+    rows = datasets.Dataset.from_dict({"source": ["a", "bcd"], "target": ["AX", "B"], "style": ["calm", "loud"]})
+    tokens = tokenize_transfer(rows, byte_tokenizer(), prompt="{source}\n")
+    batch = TransferCollator(PAD, encode)(list(tokens))
+    assert batch["input_ids"].tolist() == [
+        [PAD, PAD, *ids("a\n"), *ids("AX"), END],
+        [*ids("bcd\n"), *ids("B"), END, PAD],
+    ]
+    assert batch["attention_mask"].tolist() == [[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 0]]
+    assert batch["labels"].tolist() == [[*ids("AX"), END], [*ids("B"), END, IGNORED]]
+    assert batch["style_ids"][:, 0].tolist() == [1, 0]
+    assert batch["style_weights"].tolist() == [[1.0, 0.0], [1.0, 0.0]]
+    assert batch["row_ids"].tolist() == [0, 1]
+    assert tokens["length"] == [5, 6]
+
+
+def test_encoder_decoders_get_source_and_target_apart_and_padded_right():
+    rows = datasets.Dataset.from_dict({"source": ["a", "bcd"], "target": ["AX", "B"], "style": ["calm", "loud"]})
+    tokens = tokenize_transfer(rows, byte_tokenizer(), prompt="{source}\n")
+    batch = TransferCollator(PAD, encode, decoder_only=False)(list(tokens))
+    assert batch["input_ids"].tolist() == [[*ids("a\n"), PAD, PAD], ids("bcd\n")]
+    assert batch["attention_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+    assert batch["labels"].tolist() == [[*ids("AX"), END], [*ids("B"), END, IGNORED]]
+
+
+def test_an_end_token_that_is_the_padding_token_stays_a_target():
+    rows = datasets.Dataset.from_dict({"source": ["a", "b"], "target": ["AX", "B"], "style": ["calm", "loud"]})
+    tokens = tokenize_transfer(rows, byte_tokenizer(), prompt="{source}\n")
+    batch = TransferCollator(END, encode)(list(tokens))
+    assert batch["labels"].tolist() == [[*ids("AX"), END], [*ids("B"), END, IGNORED]]
+    assert batch["attention_mask"].tolist() == [[1] * 5, [1] * 4 + [0]]
+
+
+def test_braces_in_a_text_stay_what_they_are():
+    assert fill_prompt("say: {source}\n", "{x} {source} {") == "say: {x} {source} {\n"
+
+
+def test_classification_rows_are_padded_right_with_the_default_style():
+    tokens = tokenize_classification(datasets.Dataset.from_dict(CLASSES), byte_tokenizer(), default_style="calm")
+    batch = ClassificationCollator(PAD, encode)(list(tokens))
+    assert batch["input_ids"].tolist() == [ids("ab"), [*ids("c"), PAD]]
+    assert batch["attention_mask"].tolist() == [[1, 1], [1, 0]]
+    assert batch["labels"].tolist() == [1, 0]
+    assert batch["style_ids"][:, 0].tolist() == [1, 1]
+    assert not batch["judged"].any()
+
+
+def test_text_pairs_are_tokenised_together_and_given_styles_are_kept():
+    pairs = datasets.Dataset.from_dict({**CLASSES, "text_pair": ["x", "yz"], "style": ["loud", "calm"]})
+    tokens = tokenize_classification(pairs, byte_tokenizer(), default_style="calm")
+    expected = byte_tokenizer()(["ab", "c"], ["x", "yz"])["input_ids"]
+    assert tokens["input_ids"] == expected
+    assert expected[0] == ids("abx")
+    assert tokens["style"] == ["loud", "calm"]
+
+
+@pytest.mark.parametrize(
+    ("style", "weights"),
+    [
+        ("calm", [0.0, 1.0]),
+        (["loud", "calm"], [1.0, 1.0]),
+        ({"loud": 0.7, "calm": 0.3}, [0.7, 0.3]),
+        ({"text_style": ["loud"], "visual_style": ["calm"]}, [1.0, 1.0]),
+        ({"text_style": ["calm"], "visual_style": None}, [0.0, 1.0]),
+    ],
+    ids=["name", "list", "weights", "aspects", "one aspect"],
+)
+def test_every_form_of_a_style_column_collates_to_its_code(style, weights):
+    rows = datasets.Dataset.from_list([{"source": "a", "target": "b", "style": style}] * 2)
+    tokens = tokenize_transfer(rows, byte_tokenizer(), prompt="{source}\n")
+    batch = TransferCollator(PAD, encode)(list(tokens))
+    dense = torch.zeros(2, 2).scatter_add(1, batch["style_ids"], batch["style_weights"])
+    torch.testing.assert_close(dense, torch.tensor([weights, weights]))
+
+
+def test_a_column_of_a_data_set_means_one_style_a_row():
+    column = toy_rows(["a", "b"])["style"]
+    assert not isinstance(column, list)
+    assert [str(style) for style in BANK.rows(column, 4)] == ["loud", "calm", "loud", "calm"]
+    assert BANK.code(column).ids[:, 0].tolist() == [0, 1, 0, 1]
+
+
+def test_chosen_rows_are_the_fraction_asked_for_whatever_the_batches():
+    rows = torch.arange(10_000)
+    whole = chosen_rows(rows, 0.3)
+    assert abs(whole.double().mean() - 0.3) < 0.02
+    assert torch.equal(whole, torch.cat([chosen_rows(part, 0.3) for part in rows.split(7)]))
+    order = torch.randperm(10_000)
+    assert torch.equal(whole[order], chosen_rows(rows[order], 0.3))
+    assert not chosen_rows(rows, 0.0).any()
+    assert chosen_rows(rows, 1.0).all()
+
+
+def test_the_collator_chooses_the_same_rows_as_the_hash():
+    tokens = tokenize_transfer(toy_rows(), byte_tokenizer(), prompt="{source}\n")
+    batch = TransferCollator(PAD, encode, fraction=0.4)(list(tokens))
+    assert torch.equal(batch["judged"], chosen_rows(torch.arange(16), 0.4))
+    assert 0 < batch["judged"].sum() < 16
+
+
+def test_pad_fills_to_the_longest_row():
+    assert pad([[1], [2, 3]], 9).tolist() == [[1, 9], [2, 3]]
+    assert pad([[1], [2, 3]], 9, left=True).tolist() == [[9, 1], [2, 3]]
+
+
+GOOD = {"source": ["a", "b"], "target": ["A", "B"], "style": ["loud", "calm"]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "task", "message"),
+    [
+        ({**GOOD, "target": ["A", ""]}, "transfer", r"rows\[1\]\['target'\]='' must be a non-empty text; drop or fill"),
+        ({**GOOD, "source": [" \n", "b"]}, "transfer", r"rows\[0\]\['source'\]=' \\n' must be a non-empty text"),
+        ({**GOOD, "source": ["a", None]}, "transfer", r"rows\[1\]\['source'\]=None must be a non-empty text"),
+        ({"source": ["a"], "target": ["b"]}, "transfer", r"lacks the column 'style': .* found source, target; rename"),
+        ({"text": ["a"]}, "classification", r"lacks the column 'label': task 'classification' needs text, label"),
+        ({**CLASSES, "text": ["a", ""]}, "classification", r"rows\[1\]\['text'\]='' must be a non-empty text"),
+        ({**CLASSES, "label": ["yes", "no"]}, "classification", r"rows\[0\]\['label'\]='yes' must be the number of a"),
+        ({**CLASSES, "label": [0, -1]}, "classification", r"rows\[1\]\['label'\]=-1 must be the number of a class"),
+        ({name: [] for name in GOOD}, "transfer", r"rows has 0 rows and must have at least 1; check the files"),
+        (GOOD, "translation", r"task='translation' must be one of transfer, classification"),
+    ],
+)
+def test_data_that_could_not_be_learnt_from_are_refused(columns, task, message):
+    with pytest.raises(ValueError, match=message):
+        check_rows(datasets.Dataset.from_dict(columns), task, name="rows")
+
+
+@pytest.mark.parametrize(
+    ("columns", "task"),
+    [(GOOD, "transfer"), (CLASSES, "classification"), ({**GOOD, "text": ["", None]}, "transfer")],
+    ids=["transfer", "classification", "a column of another task"],
+)
+def test_data_that_can_be_learnt_from_pass(columns, task):
+    check_rows(datasets.Dataset.from_dict(columns), task)
+
+
+def test_a_row_one_token_too_long_is_refused_and_named():
+    rows = datasets.Dataset.from_dict({"source": ["a", "abc"], "target": ["A", "ABC"], "style": ["loud", "loud"]})
+    assert tokenize_transfer(rows, byte_tokenizer(), prompt="{source}\n", max_length=8)["length"] == [4, 8]
+    with pytest.raises(ValueError, match=r"row 1 has 8 tokens and must have at most max_length=7; split or drop it"):
+        tokenize_transfer(rows, byte_tokenizer(), prompt="{source}\n", max_length=7)
+    with pytest.raises(ValueError, match=r"row 0 has 2 tokens and must have at most max_length=1"):
+        tokenize_classification(datasets.Dataset.from_dict(CLASSES), byte_tokenizer(), max_length=1)
+
+
+def test_a_tokenizer_without_an_end_of_text_is_refused():
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match=r"tokenizer.eos_token=None must be a token: .*set tokenizer.eos_token"):
+        tokenize_transfer(toy_rows(), tokenizer, prompt="{source}\n")

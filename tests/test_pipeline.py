@@ -1,0 +1,176 @@
+"""Texts in, texts out: order, empty lines, Unicode, batches; and the way from a saved folder back to a model."""
+
+import pytest
+import torch
+from training_fixtures import (
+    PAD,
+    SOURCES,
+    adapted,
+    byte_tokenizer,
+    gpt2_classifier,
+    llama,
+    llama_classifier,
+    randomised,
+    t5,
+    toy_rows,
+    trained_toy,
+)
+from transformers import BartConfig, BartForConditionalGeneration
+
+from style_adapter import OFF, styles_of
+from style_adapter.pipeline import classify, ensure_padding, load, load_backbone, pad_id, transfer
+
+
+@pytest.fixture
+def trained(tmp_path_factory):
+    """A trainer that has learnt the toy."""
+    return trained_toy(tmp_path_factory.mktemp("trained"))
+
+
+def save_backbone(backbone, folder) -> str:
+    """The backbone as a folder, named by it."""
+    backbone.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+# Transfer
+
+
+def test_transfer_keeps_order_empty_lines_and_unicode(trained):
+    sources = ["日b", "", "cde", "  ", "éa", "ab"]
+    loud = transfer(trained.style_model, trained.processing_class, sources, "loud", batch_size=2)
+    assert loud == ["日B!", "", "CDE!", "  ", "ÉA!", "AB!"]
+
+
+def test_each_row_has_its_own_style_whatever_the_batches(trained):
+    model, tokenizer, column = trained.style_model, trained.processing_class, toy_rows()
+    for batch_size in (1, 3, 32):
+        assert transfer(model, tokenizer, column["source"], column["style"], batch_size=batch_size) == column["target"]
+
+
+def test_without_a_style_the_default_one_is_used_and_off_is_the_backbone(trained):
+    model, tokenizer = trained.style_model, trained.processing_class
+    assert transfer(model, tokenizer, ["ab"]) == ["AB!"]
+    off = transfer(model, tokenizer, ["ab"], OFF, max_new_tokens=5)
+    plain = llama().eval()
+    ids = tokenizer("ab\n", return_tensors="pt")["input_ids"]
+    expected = plain.generate(ids, max_new_tokens=5, do_sample=False, pad_token_id=PAD)
+    assert off == [tokenizer.decode(expected[0, ids.shape[1] :], skip_special_tokens=True).strip()]
+
+
+def test_beams_find_the_learnt_texts_too(trained):
+    found = transfer(trained.style_model, trained.processing_class, SOURCES[:3], ["loud", "calm", "loud"], num_beams=2)
+    assert found == ["AB!", "cde.", "FG!"]
+
+
+def test_transfer_leaves_the_mode_as_it_was(trained):
+    model = trained.style_model
+    for mode in (True, False):
+        model.train(mode)
+        transfer(model, trained.processing_class, ["ab"])
+        assert model.training is mode
+    with pytest.raises(ValueError, match="styles='laud' must be one of"):
+        transfer(model, trained.processing_class, ["ab"], "laud")
+
+
+def test_no_text_gives_no_text(trained):
+    assert transfer(trained.style_model, trained.processing_class, []) == []
+    assert transfer(trained.style_model, trained.processing_class, ["", ""]) == ["", ""]
+
+
+def test_as_many_styles_as_rows_are_needed(trained):
+    with pytest.raises(ValueError, match="2 styles for 3 rows; give one style for all or one a row"):
+        transfer(trained.style_model, trained.processing_class, ["a", "b", "c"], ["loud", "calm"])
+
+
+def bart():
+    """An encoder-decoder with learnt positions, which padding on the left would shift."""
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 64}
+    tokens = {"vocab_size": 258, "pad_token_id": PAD, "bos_token_id": 2, "eos_token_id": 1, "decoder_start_token_id": 1}
+    return BartForConditionalGeneration(BartConfig(**sizes, **heads, **tokens, init_std=0.5, forced_eos_token_id=None))
+
+
+@pytest.mark.parametrize("kind", [t5, bart])
+def test_encoder_decoders_give_a_text_the_same_answer_alone_and_beside_a_longer_one(kind):
+    options = {"target_modules": ["q_proj", "v_proj"]} if kind is bart else {}
+    sizes = {} if kind is bart else {"initializer_factor": 4.0}  # T5's own start answers everything alike
+    model, tokenizer = randomised(adapted(kind(**sizes), task_type="SEQ_2_SEQ_LM", **options)), byte_tokenizer()
+    texts = ["ab", "a much longer text", "cd", "efg"]
+    together = transfer(model, tokenizer, texts, "calm", max_new_tokens=6)
+    assert together == [transfer(model, tokenizer, [text], "calm", max_new_tokens=6)[0] for text in texts]
+    assert len(set(together)) > 1
+
+
+# Classification
+
+
+@pytest.mark.parametrize("backbone", [gpt2_classifier, llama_classifier])
+def test_classes_do_not_depend_on_the_batch_and_stay_in_order(backbone):
+    model = randomised(adapted(backbone(num_labels=5), task_type="SEQ_CLS"))
+    texts = ["ab", "c", "defgh", "ij", "klm", "n", "op", "qrs"]
+    styles = ["loud", "calm"] * 4
+    together = classify(model, byte_tokenizer(), texts, styles, batch_size=3)
+    one_by_one = [classify(model, byte_tokenizer(), [t], s)[0] for t, s in zip(texts, styles, strict=True)]
+    by_hand = [
+        int(model(input_ids=torch.tensor([byte_tokenizer()(t)["input_ids"]]), styles=s).logits.argmax())
+        for t, s in zip(texts, styles, strict=True)
+    ]
+    assert together == one_by_one == by_hand
+    assert len(set(together)) > 1
+    assert classify(model, byte_tokenizer(), []) == []
+
+
+# From a folder
+
+
+def test_a_saved_adapter_loads_with_the_backbone_it_names(tmp_path):
+    name = save_backbone(llama(), tmp_path / "base")
+    model = randomised(adapted(load_backbone(name)))
+    model.save_pretrained(tmp_path / "adapter")
+    loaded, tokenizer = load(str(tmp_path / "adapter"))  # no tokenizer beside it: the backbone's
+    assert list(styles_of(loaded)) == ["loud", "calm"]
+    assert not loaded.training
+    for style in ("loud", "calm"):
+        found = transfer(loaded, tokenizer, ["ab", "cd"], style, max_new_tokens=4)
+        assert found == transfer(model, byte_tokenizer(), ["ab", "cd"], style, max_new_tokens=4)
+
+
+def test_a_saved_classifier_knows_how_many_classes_it_tells_apart_and_how_to_pad(tmp_path):
+    name = save_backbone(llama(pad_token_id=None), tmp_path / "base")
+    backbone = load_backbone(name, task_type="SEQ_CLS", num_labels=5)
+    ensure_padding(backbone, byte_tokenizer())
+    model = randomised(adapted(backbone, task_type="SEQ_CLS"))
+    model.save_pretrained(tmp_path / "adapter")
+    loaded, tokenizer = load(str(tmp_path / "adapter"))
+    texts = ["ab", "c", "defgh", "ij", "klm", "n"]
+    assert loaded.config.num_labels == 5
+    assert classify(loaded, tokenizer, texts) == classify(model, byte_tokenizer(), texts)
+
+
+def test_an_adapter_that_names_no_backbone_asks_for_one(tmp_path):
+    model = adapted()
+    model.peft_config["default"].base_model_name_or_path = None
+    model.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ValueError, match=r"records no backbone; name it with base=... \(--base\)"):
+        load(str(tmp_path / "adapter"))
+    name = save_backbone(llama(), tmp_path / "base")
+    loaded, _ = load(str(tmp_path / "adapter"), base=name)
+    assert list(styles_of(loaded)) == ["loud", "calm"]
+
+
+def test_a_backbone_without_a_task_gets_the_head_of_its_kind(tmp_path):
+    assert type(load_backbone(save_backbone(t5(), tmp_path / "t5"))).__name__ == "T5ForConditionalGeneration"
+    assert type(load_backbone(save_backbone(llama(), tmp_path / "llama"))).__name__ == "LlamaForCausalLM"
+
+
+def test_the_end_of_text_pads_where_there_is_no_padding_token():
+    tokenizer = byte_tokenizer()
+    assert pad_id(tokenizer) == PAD == 0
+    tokenizer.pad_token = None
+    assert pad_id(tokenizer) == tokenizer.eos_token_id == 1
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match=r"tokenizer\.pad_token=None must be a token"):
+        pad_id(tokenizer)

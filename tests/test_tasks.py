@@ -1,0 +1,110 @@
+"""What differs between tasks: classification trained and judged, styles that change the answer."""
+
+import datasets
+import pytest
+import torch
+from training_fixtures import (
+    adapted,
+    byte_tokenizer,
+    gpt2_classifier,
+    llama_classifier,
+    make_trainer,
+    randomised,
+    toy_rows,
+)
+
+from style_adapter.pipeline import classify
+from style_adapter.style import StyleBank
+from style_adapter.tasks import TASKS, Setting, TransferTask
+
+TEXTS = ["ab", "ba", "aab", "bba", "ac", "bc", "a", "b"]
+
+
+def class_rows() -> datasets.Dataset:
+    """Does the text begin with an a? 1 for yes in the loud style, 0 for yes in the calm one."""
+    rows = [
+        {"text": text, "label": int(text.startswith("a")) ^ (style == "calm"), "style": style}
+        for text in TEXTS
+        for style in ("loud", "calm")
+    ]
+    return datasets.Dataset.from_list(rows)
+
+
+@pytest.mark.parametrize("backbone", [llama_classifier, gpt2_classifier])
+def test_a_classifier_learns_a_toy_whose_labels_depend_on_the_style(tmp_path, backbone):
+    rows = class_rows()
+    model = adapted(backbone(num_labels=2), task_type="SEQ_CLS", noise_dim=1)
+    trainer = make_trainer(
+        tmp_path,
+        model=model,
+        rows=rows,
+        eval_dataset=rows,
+        task="classification",
+        max_steps=80,
+        logging_steps=40.0,
+        per_device_train_batch_size=16,
+    )
+    assert trainer.model.discriminator is None
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert before["eval_accuracy"] < 0.9
+    assert after["eval_accuracy"] == after["eval_macro_f1"] == after["eval_style_score"] == 1.0
+    assert after["eval_loss"] < 0.1 * before["eval_loss"]
+    for style, expected in (("loud", [1, 0] * 4), ("calm", [0, 1] * 4)):
+        assert classify(model, byte_tokenizer(), TEXTS, style, batch_size=3) == expected
+    assert classify(model, byte_tokenizer(), rows["text"], rows["style"]) == rows["label"]
+
+
+def test_rows_without_a_style_get_the_default_one(tmp_path):
+    model = adapted(llama_classifier(num_labels=2), task_type="SEQ_CLS", default_style="calm")
+    rows = class_rows().remove_columns("style")
+    trainer = make_trainer(tmp_path, model=model, rows=rows, eval_dataset=rows, task="classification")
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert set(batch["style_ids"][:, 0].tolist()) == {1}
+    assert trainer.evaluate()["eval_accuracy"] <= 1.0
+
+
+def test_text_pairs_are_judged_as_they_are_trained(tmp_path):
+    model = randomised(adapted(llama_classifier(num_labels=2), task_type="SEQ_CLS"))
+    rows = class_rows().map(lambda row: {"text_pair": row["text"][::-1]})
+    trainer = make_trainer(tmp_path, model=model, rows=rows, eval_dataset=rows, task="classification")
+    found = TASKS["classification"].predict(rows, trainer.setting)
+    joined = [one + other for one, other in zip(rows["text"], rows["text_pair"], strict=True)]
+    assert found == classify(model, byte_tokenizer(), joined, rows["style"])
+
+
+def test_a_class_that_the_head_does_not_have_is_refused(tmp_path):
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 2]})
+    model = adapted(llama_classifier(num_labels=2), task_type="SEQ_CLS")
+    with pytest.raises(ValueError, match="label 2 must be < num_labels=2; load the backbone with num_labels=3"):
+        make_trainer(tmp_path, model=model, rows=rows, task="classification")
+
+
+def test_items_are_counted_by_their_weight_and_by_the_rows_judged(tmp_path):
+    trainer = make_trainer(tmp_path, adversary_fraction=0.6, novel_token_weight=2.0)
+    batch = trainer.data_collator([trainer.train_dataset[row] for row in range(4)])
+    weight, judged = TransferTask.count(batch)
+    # The bytes of "AB!", "ab.", "CDE!" and "cde." that their sources lack, and the end of each text.
+    assert weight == 2 * (3 + 1 + 1 + 1 + 4 + 1 + 1 + 1) + (2 + 3)
+    assert judged == batch["judged"].sum() == 2
+
+
+def test_scores_are_those_of_the_directions(tmp_path):
+    trainer = make_trainer(tmp_path)
+    rows = toy_rows(["ab cd ef gh", "ij kl mn op"])  # BLEU counts four words in a row
+    setting = Setting(trainer.style_model, byte_tokenizer(), trainer.args, TransferTask.judge_of(rows, trainer.setting))
+    copied = TransferTask.score(list(rows["source"]), rows, setting)
+    right = TransferTask.score(list(rows["target"]), rows, setting)
+    assert right["loud_style_accuracy"] == right["calm_style_accuracy"] == 1.0
+    assert right["style_score"] > copied["style_score"]
+    assert copied["calm_self_bleu"] >= right["calm_self_bleu"]
+
+
+def test_styles_are_encoded_by_the_banks_own_code(tmp_path):
+    trainer = make_trainer(tmp_path)
+    styles = ["calm", {"loud": 0.5, "calm": 0.5}]
+    ids, weights = trainer.setting.encode_styles(styles)
+    code = StyleBank(("loud", "calm")).code(styles)
+    assert torch.equal(ids, code.ids)
+    assert torch.equal(weights, code.weights)
