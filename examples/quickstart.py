@@ -28,7 +28,7 @@ from style_adapter import (
 )
 
 PROMPT = "<|im_start|>user\nRewrite: {source}<|im_end|>\n<|im_start|>assistant\n"
-SAMPLES = 6
+DEV_ROWS, SAMPLES = 64, 6
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     set_seed(options.seed)
     pairs = load_verse_pairs()
     train, dev = (shuffled(pairs[split], options.seed) for split in ("train", "dev"))
-    test = shuffled(pairs["test"], options.seed).select(range(options.test_rows))
+    dev, test = dev.select(range(DEV_ROWS)), shuffled(pairs["test"], options.seed).select(range(options.test_rows))
 
     backbone, tokenizer = load_smollm2(dtype=torch.bfloat16)
     config = StyleAdapterConfig(
@@ -76,7 +76,7 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="runs/quickstart", help="folder for everything (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=300, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=550, help="optimizer steps (default: %(default)s)")
     parser.add_argument("--test-rows", type=int, default=300, help="rows of the last table (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of data order and weights (default: %(default)s)")
     return parser.parse_args()
@@ -86,10 +86,11 @@ def training_arguments(options: argparse.Namespace) -> StyleTrainingArguments:
     return StyleTrainingArguments(
         output_dir=options.output,
         max_steps=options.steps,
-        per_device_train_batch_size=16,
-        learning_rate=1e-3,
+        per_device_train_batch_size=8,
+        learning_rate=1.5e-3,
         lr_scheduler_type="cosine",
-        warmup_steps=10,
+        warmup_steps=20,
+        novel_token_weight=2.0,
         adversary_start=options.steps // 2,
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
@@ -103,7 +104,7 @@ def training_arguments(options: argparse.Namespace) -> StyleTrainingArguments:
         save_total_limit=1,
         load_best_model_at_end=True,
         early_stopping_patience=2,
-        logging_steps=10,
+        logging_steps=25,
         seed=options.seed,
         dataloader_pin_memory=False,
     )

@@ -77,6 +77,9 @@ class StyleTrainingArguments(TrainingArguments):
     expected_processes: int | None = field(
         default=None, metadata={"help": "Refuse to train with another number of processes than this."}
     )
+    resume_from_checkpoint: str | bool | None = field(  # type: ignore[assignment]  # Trainer.train takes True too
+        default=None, metadata={"help": "Checkpoint folder to go on from; true: the newest one in output_dir."}
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Left False: the model's signature does not name the style columns."}
     )
@@ -91,20 +94,8 @@ class StyleTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Checks the options of the game, then transformers' own."""
-        for name, known in (("task", tuple(COLUMNS)), ("game", tuple(GAMES))):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
-        for name in (n for n in vars(self) if n.startswith("w_")):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be >= 0; 0 turns the term off")
-        for name in ("adversary_fraction", "discriminator_smoothing"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1]; set it in StyleTrainingArguments")
-        if self.novel_token_weight <= 0:
-            raise ValueError(f"novel_token_weight={self.novel_token_weight} must be > 0; 1 weighs all tokens alike")
-        for name in ("max_length", "discriminator_blocks", "discriminator_width", "eval_samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be >= 1; set it in StyleTrainingArguments")
+        self._check_game()
+        self._check_bounds()
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # Trainer refuses bf16 otherwise
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             self.ddp_backend = None  # so that a recipe for several processes runs in one: Accelerate finds no group
@@ -113,6 +104,33 @@ class StyleTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"early_stopping_patience={self.early_stopping_patience} must come with evaluations; set eval_strategy"
             )
+
+    def _check_game(self) -> None:
+        """Options that choose among known ones."""
+        for name, known in (("task", tuple(COLUMNS)), ("game", tuple(GAMES))):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
+        if self.game == "hinge" and self.discriminator_smoothing:
+            raise ValueError(
+                f"discriminator_smoothing={self.discriminator_smoothing} must be 0 in the hinge game, which has "
+                "margins and no labels; set it to 0"
+            )
+
+    def _check_bounds(self) -> None:
+        """Bounds of the numeric options."""
+        for name in (n for n in vars(self) if n.startswith("w_")):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be >= 0; 0 turns the term off")
+        if not 0.0 <= self.adversary_fraction <= 1.0:
+            raise ValueError(f"adversary_fraction={self.adversary_fraction} must be in [0, 1]; 0 turns the game off")
+        if not 0.0 <= self.discriminator_smoothing < 1.0:
+            raise ValueError(f"discriminator_smoothing={self.discriminator_smoothing} must be in [0, 1); 0.1 is usual")
+        for name in ("novel_token_weight", "temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be > 0; 1 changes nothing")
+        for name in ("max_length", "discriminator_blocks", "discriminator_width", "eval_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be >= 1; set it in StyleTrainingArguments")
 
     @property
     def plays(self) -> bool:

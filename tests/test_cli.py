@@ -14,7 +14,7 @@ import torch
 import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
-from training_fixtures import SOURCES, arguments, byte_tokenizer, llama, llama_classifier, t5, toy_rows, trained_toy
+from training_fixtures import SOURCES, byte_tokenizer, llama, llama_classifier, t5, toy_rows, trained_toy
 from transformers import AutoModelForCausalLM
 
 from style_adapter import styles_of
@@ -112,7 +112,9 @@ def test_a_run_resumes_from_its_newest_checkpoint(folder):
         assert torch.equal(resumed[name], tensor), name
 
 
-def test_a_hub_id_is_recorded_in_place_of_the_folder(folder):
+@pytest.mark.filterwarnings("ignore:Could not find a config file in org/tiny:UserWarning")  # PEFT, offline
+def test_a_hub_id_is_recorded_in_place_of_the_folder(folder, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["train", write_recipe(folder, base_model_id="org/tiny", adversary_fraction=0)]) == 0
     config = json.loads((folder / "out" / "adapter_config.json").read_text("utf-8"))
     assert config["base_model_name_or_path"] == "org/tiny"
@@ -144,6 +146,7 @@ def test_two_processes_equal_one_with_the_double_batch(folder):
     options = {"optim": "sgd", "learning_rate": 0.1, "discriminator_learning_rate": 0.1, "max_steps": 3}
     options |= {"per_device_train_batch_size": 4, "adversary_start": 1, "noise_dim": 2, "novel_token_weight": 3.0}
     options |= {"eval_file": str(folder / "dev.jsonl"), "eval_strategy": "steps", "eval_steps": 3, "w_r1": 0.1}
+    options |= {"adversary_fraction": 0.2}  # in some step one process has judged rows and the other has none
     recipe = write_recipe(folder, ddp_backend="gloo", **options)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -284,8 +287,3 @@ def test_a_mistake_ends_in_one_line_and_status_2(adapter, folder, capsys, given,
     assert line.startswith("style-adapter")
     assert message in line
     assert [other for other in said.split("\n") if other.startswith(("usage", "Traceback", "  "))] == []
-
-
-def test_arguments_of_a_run_are_refused_with_their_bound(tmp_path):
-    with pytest.raises(ValueError, match=r"novel_token_weight=0.0 must be > 0"):
-        arguments(tmp_path, novel_token_weight=0.0)

@@ -3,7 +3,7 @@
 import datasets
 import pytest
 import torch
-from training_fixtures import END, PAD, byte_tokenizer, toy_rows
+from training_fixtures import END, PAD, byte_tokenizer, style_encoder, toy_rows
 
 from style_adapter import StyleBank
 from style_adapter.data import (
@@ -19,13 +19,8 @@ from style_adapter.data import (
 from style_adapter.functional import IGNORED
 
 BANK = StyleBank(("loud", "calm"))
+encode = style_encoder(BANK)
 CLASSES = {"text": ["ab", "c"], "label": [1, 0]}
-
-
-def encode(styles):
-    """As the trainer encodes the styles of a batch."""
-    code = BANK.code(list(styles))
-    return code.ids, code.weights
 
 
 def ids(text: str) -> list[int]:
@@ -88,6 +83,16 @@ def test_text_pairs_are_tokenised_together_and_given_styles_are_kept():
     assert tokens["input_ids"] == expected
     assert expected[0] == ids("abx")
     assert tokens["style"] == ["loud", "calm"]
+
+
+def test_target_tokens_that_the_prompt_lacks_weigh_more_and_padding_nothing():
+    rows = datasets.Dataset.from_dict({"source": ["ab", "c"], "target": ["xaby", "c"], "style": ["calm", "loud"]})
+    tokens = tokenize_transfer(rows, byte_tokenizer(), prompt="{source}\n")
+    batch = TransferCollator(PAD, encode, novel_weight=3.0)(list(tokens))
+    assert batch["token_weights"].tolist() == [[3.0, 1.0, 1.0, 3.0, 3.0], [1.0, 3.0, 0.0, 0.0, 0.0]]
+    even = TransferCollator(PAD, encode)(list(tokens))
+    assert torch.equal(even["token_weights"].bool(), even["labels"] != IGNORED)
+    assert even["token_weights"].max() == 1.0
 
 
 @pytest.mark.parametrize(

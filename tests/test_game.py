@@ -13,6 +13,7 @@ from training_fixtures import (
     gpt2_classifier,
     llama,
     randomised,
+    style_encoder,
     t5,
     toy_batch,
     toy_rows,
@@ -72,9 +73,7 @@ def test_ce_of_classes_equals_the_models_own_loss():
     model = randomised(adapted(gpt2_classifier(num_labels=3), task_type="SEQ_CLS", modules_to_save=["score"]))
     game, bank = StyleGame(model, None), StyleBank(("loud", "calm"))
     tokens = tokenize_classification(rows, byte_tokenizer())
-    batch = ClassificationCollator(PAD, lambda styles: (lambda c: (c.ids, c.weights))(bank.code(list(styles))))(
-        list(tokens)
-    )
+    batch = ClassificationCollator(PAD, style_encoder(bank))(list(tokens))
     own = [
         model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["label"]]), styles=row["style"]).loss
         for row in tokens
@@ -87,6 +86,21 @@ def test_padding_and_neighbours_do_not_change_a_row():
     rows = toy_rows(["a", "bcdefg"])
     alone = torch.cat([game(play=False, **toy_batch(game.model, rows.select([i]))).rows["ce"] for i in range(4)])
     torch.testing.assert_close(game(play=False, **toy_batch(game.model, rows)).rows["ce"], alone)
+
+
+def test_ce_is_the_sum_of_token_losses_times_their_weights():
+    game = make_game().eval()
+    batch = toy_batch(game.model)
+    weights = torch.rand(batch["labels"].shape)
+    single = torch.stack(
+        [
+            game(play=False, **batch | {"token_weights": torch.eye(weights.shape[1])[[column] * 4]}).rows["ce"]
+            for column in range(weights.shape[1])
+        ],
+        dim=1,
+    )  # [row, column]: 0 at padding
+    found = game(play=False, **batch | {"token_weights": weights}).rows["ce"]
+    torch.testing.assert_close(found, (single * weights).sum(1))
 
 
 # The frozen features
@@ -210,7 +224,7 @@ def test_one_small_step_raises_the_realness_of_the_expected_fake():
     before = push().item()
     with torch.no_grad():
         for parameter, gradient in zip(adapter_parameters(game), found, strict=True):
-            parameter -= 1e-4 * gradient
+            parameter.sub_(1e-4 * gradient)
     assert push().item() < before
 
 

@@ -358,7 +358,9 @@ def test_head_reads_leaves_a_model_without_a_head_over_words_alone(ids):
         (torch.tensor([0, 1]), ValueError, "2 styles for a batch of 16 rows"),
         (["kjv"] * 17, ValueError, "17 styles for a batch of 16 rows"),
         (Style(features=torch.ones(2)), ValueError, r"features of shape \[2\] must be \[style_dim\] = \[0\]"),
-        ({"second": "klingon"}, ValueError, "styles='klingon' must be one of"),
+        ({"text_style": "klingon"}, ValueError, "styles='klingon' must be one of"),
+        ({"secnod": "kjv"}, ValueError, "the key 'secnod' must be an adapter of the model"),
+        ({}, ValueError, "must name at least one style; use OFF"),
         (0.5, TypeError, "styles=0.5 must be a name, a Style, a row number"),
     ],
     ids=str,
@@ -402,15 +404,26 @@ def test_merged_equals_unmerged_and_unmerge_restores(family):
     weights = {name: p.clone() for name, p in model.named_parameters()}
     mixture = 0.5 * model.styles["kjv"] + 0.25 * model.styles["pirate"]
     before = logits(model, ids, styles=mixture)
-    with model.styled(mixture):
-        model.merge_adapter()
-    torch.testing.assert_close(logits(model, ids), before, **NEAR)
-    assert not torch.allclose(before, logits(BACKBONES[family](), ids), **NEAR)
-    with model.styled("modern"):  # what is in force now is not what was merged
-        model.unmerge_adapter()
+    with model.styled("modern"):
+        with model.styled(mixture):
+            model.merge_adapter()
+        torch.testing.assert_close(logits(model, ids), before, **NEAR)
+        assert not torch.allclose(before, logits(BACKBONES[family](), ids), **NEAR)
+        model.unmerge_adapter()  # what is in force now is not what was merged
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter, weights[name], rtol=0, atol=1e-5)
     torch.testing.assert_close(logits(model, ids, styles=mixture), before, **NEAR)
+
+
+def test_a_merged_model_refuses_another_style_until_it_is_unmerged(ids):
+    model = get_peft_model(llama(), StyleAdapterConfig(styles=["modern", "kjv"], r=4, init_weights=False)).eval()
+    kjv = model(ids, styles="kjv").logits
+    with model.styled("modern"):
+        model.merge_adapter()
+    with pytest.raises(ValueError, match=r"a merged model has the style it was merged in; call unmerge_adapter\(\)"):
+        model(ids, styles="kjv")
+    model.unmerge_adapter()
+    torch.testing.assert_close(model(ids, styles="kjv").logits, kjv, atol=1e-4, rtol=1e-4)
 
 
 def test_merge_and_unload_leaves_the_plain_model(ids):
@@ -651,7 +664,7 @@ def test_deleting_an_adapter_leaves_the_other_as_it_was(two, ids):
     two.delete_adapter("second")
     assert torch.equal(logits(two, ids, styles="pirate"), expected)
     assert not any("second" in name for name, _ in two.named_parameters())
-    with pytest.raises(ValueError, match="'robot' must be one of"):
+    with pytest.raises(ValueError, match="the key 'second' must be an adapter of the model"):
         logits(two, ids, styles={"second": "robot"})
 
 

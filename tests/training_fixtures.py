@@ -22,9 +22,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from style_adapter import StyleAdapterConfig, styles_of
+from style_adapter import StyleAdapterConfig, StyleBank, styles_of
 from style_adapter.arguments import StyleTrainingArguments
-from style_adapter.data import TransferCollator, tokenize_transfer
+from style_adapter.data import StyleEncoding, TransferCollator, tokenize_transfer
 from style_adapter.trainer import StyleTrainer
 
 PAD, END = 0, 1
@@ -154,15 +154,20 @@ def make_trainer(folder: Path, *, model: PeftModel | None = None, rows: Any = No
     )
 
 
-def toy_batch(model: PeftModel, rows: datasets.Dataset | None = None, *, fraction: float = 1.0) -> dict[str, Tensor]:
-    """Rows of the toy as the game takes them."""
-    bank = styles_of(model)
+def style_encoder(bank: StyleBank) -> StyleEncoding:
+    """A list of styles -> ids and weights, as the trainer gives it to its collator."""
 
     def encode(styles: Any) -> tuple[Tensor, Tensor]:
         code = bank.code(list(styles))
         return code.ids, code.weights
 
+    return encode
+
+
+def toy_batch(model: PeftModel, rows: datasets.Dataset | None = None, *, fraction: float = 1.0) -> dict[str, Tensor]:
+    """Rows of the toy as the game takes them."""
     decoder_only = not model.config.is_encoder_decoder
+    encode = style_encoder(styles_of(model))
     collator = TransferCollator(PAD, encode, fraction=fraction, decoder_only=decoder_only)
     rows = toy_rows(["ab", "cde"]) if rows is None else rows
     return collator(list(tokenize_transfer(rows, byte_tokenizer(), prompt=PROMPT)))

@@ -56,12 +56,18 @@ def styled(model: nn.Module, styles: Any, *, noise: Noise | None = None) -> Iter
         noise: z [rows, noise_dim], zero if left out; see `StyleBank.sample_noise`.
 
     Raises:
-        ValueError: A name that no active adapter has (the message lists the known ones), or shapes that do not fit.
+        ValueError: A merged model, a name that no active adapter has (the message lists the known ones), or shapes
+            that do not fit.
     """
-    context = first_layer(model).style_context
+    layer = first_layer(model)
+    if layer.merged:
+        raise ValueError(
+            "styles: a merged model has the style it was merged in; call unmerge_adapter() to choose another"
+        )
+    context = layer.style_context
     carry_codes(model, context)
     codes = _resolve(model, styles, noise)
-    device = first_layer(model).adapter_device
+    device = layer.adapter_device
     if device is not None and device.type != "meta":  # moved once here, not once a layer
         codes = {adapter: code and code.to(device) for adapter, code in codes.items()}
     with context.hold(codes):

@@ -104,12 +104,25 @@ class StyleBank(Mapping[str, Style]):
                 raise ValueError(f"styles={spec} must be in 0..{len(self.names) - 1}; the adapter has no such row")
             return self[self.names[spec]]
         if isinstance(spec, Mapping):
-            numbers = {n: w for n, w in spec.items() if isinstance(w, (int, float))}
-            aspects = [a for n, a in spec.items() if n not in numbers and a is not None]
-            return sum((self.parse(a) for a in aspects), self._checked(Style(numbers)))
+            return self._parse_mapping(spec)
         if isinstance(spec, Sequence):
             return sum((self.parse(a) for a in spec), OFF)
         raise TypeError(f"styles={spec!r} must be a name, a Style, a row number, a dict or a list of these")
+
+    def _parse_mapping(self, spec: Mapping[str, Any]) -> Style:
+        """{name: weight} or {"text_style": [...]}; None, as a data set fills in for an absent key, is skipped."""
+        given = {key: value for key, value in spec.items() if value is not None}
+        if not given:
+            raise ValueError(f"styles={spec!r} must name at least one style; use OFF for the frozen backbone")
+        numbers = {name: weight for name, weight in given.items() if isinstance(weight, (int, float))}
+        for key in given:
+            if key not in numbers and not key.endswith("style"):
+                raise ValueError(
+                    f"styles={spec!r}: the key {key!r} must be an adapter of the model, a style with a number, or an "
+                    "aspect such as 'text_style'; check the spelling"
+                )
+        aspects = [self.parse(value) for key, value in given.items() if key not in numbers]
+        return sum(aspects, self._checked(Style(numbers)))
 
     def _checked(self, style: Style) -> Style:
         """`style`, if each of its names is here and its features fit."""

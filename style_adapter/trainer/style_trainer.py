@@ -1,6 +1,7 @@
 """The game under Accelerate: a transformers.Trainer that trains adapter and discriminator in one backward."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -218,7 +219,10 @@ class StyleTrainer(Trainer):
         """The adapter as PEFT saves it, the discriminator and its prototypes in a file of their own."""
         folder = output_dir or str(self.args.output_dir)
         os.makedirs(folder, exist_ok=True)
-        self.style_model.save_pretrained(folder, is_main_process=self.args.should_save)
+        with warnings.catch_warnings():
+            # PEFT asks the hub whether the vocabulary has grown, and without a network says twice that it could not.
+            warnings.filterwarnings("ignore", message="Unable to fetch remote file|Could not find a config file")
+            self.style_model.save_pretrained(folder, is_main_process=self.args.should_save)
         if self.model.discriminator is not None:
             save_file(discriminator_state(self.model), os.path.join(folder, DISCRIMINATOR_FILE))
         self.setting.tokenizer.save_pretrained(folder)
@@ -229,7 +233,8 @@ class StyleTrainer(Trainer):
         adapter = self.style_model.active_adapters[0]
         folder = resume_from_checkpoint if adapter == "default" else os.path.join(resume_from_checkpoint, adapter)
         weights = load_peft_weights(folder, device="cpu")
-        wanted = get_peft_model_state_dict(self.style_model, adapter_name=adapter)
+        # False: PEFT would ask the hub whether the vocabulary has grown.
+        wanted = get_peft_model_state_dict(self.style_model, adapter_name=adapter, save_embedding_layers=False)
         missing = sorted(set(wanted) - set(weights))
         if missing:
             raise ValueError(f"checkpoint {resume_from_checkpoint} lacks {missing[0]}; it belongs to another adapter")

@@ -1,116 +1,19 @@
-"""What is measured on transferred text: the style it is in, its distance to references, and how much is copied.
+"""How well text was carried into a style: distance to references and sources, the score of a run, its table.
 
-Needs scikit-learn (`StyleJudge`) and sacrebleu (the BLEU functions), both in the extra `style_adapter[eval]`; they are
-imported at first use. Texts are lists of strings, one a line; lists that belong together have equal lengths.
+BLEU needs sacrebleu, in the extra `style_adapter[eval]`, imported at first use. Texts are lists of strings, one a line;
+lists that belong together have equal lengths.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import import_module
-from types import ModuleType
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-__all__ = [
-    "StyleJudge",
-    "TransferScore",
-    "bleu",
-    "class_scores",
-    "copy_rate",
-    "score_transfer",
-    "sentence_bleu",
-    "style_score",
-    "transfer_table",
-]
+from .inputs import check_lines, extra
+from .judge import StyleJudge
 
 References = Sequence[str] | Sequence[Sequence[str]]
 """One reference a line, or a list of references a line (the lists may differ in length)."""
-
-_DISTRIBUTIONS = {"sklearn": "scikit-learn", "sacrebleu": "sacrebleu"}
-# Words, and each punctuation mark as a word of its own: quotation marks and colons tell styles apart as well.
-_WORD_OR_MARK = r"\w+|[^\w\s]"
-
-
-@dataclass(frozen=True)
-class StyleJudge:
-    """P(s | x) = softmax_s(W tfidf(x) + b): names the style s of a text x by the words, marks and letters it uses.
-
-    tfidf(x) joins word 1- and 2-grams with 2- to 4-grams of letters inside words, case kept, each with sublinear term
-    counts; W and b are fitted by logistic regression (inverse penalty C = 10). It shares nothing with the generator
-    or its discriminator: a model must not be judged by what it was trained against. It sees form, not meaning, so
-    read its accuracy beside a measure of content.
-
-    >>> judge = StyleJudge.fit(["thou art", "you are", "thou hast", "you have"], ["old", "new", "old", "new"])
-    >>> judge.predict(["thou sayest"]), judge.styles
-    (['old'], ('new', 'old'))
-    """
-
-    pipeline: Any
-    """The fitted scikit-learn pipeline: texts in, one column of probability a style out."""
-    styles: tuple[str, ...]
-    """The style names in the order of the pipeline's columns (alphabetical)."""
-
-    @classmethod
-    def fit(cls, texts: Sequence[str], styles: Sequence[str]) -> "StyleJudge":
-        """A judge fitted on `texts` and their `styles`; equal data gives an equal judge.
-
-        Raises:
-            ValueError: no text, lists of unequal length, or fewer than two styles.
-            ImportError: scikit-learn is not installed.
-        """
-        _check_lines(texts=texts, styles=styles)
-        if len(set(styles)) < 2:
-            raise ValueError(f"styles={sorted(set(styles))} must name at least 2 styles; add texts of another style")
-        text = _extra("sklearn.feature_extraction.text", "StyleJudge")
-        words = text.TfidfVectorizer(
-            token_pattern=_WORD_OR_MARK, ngram_range=(1, 2), lowercase=False, sublinear_tf=True
-        )
-        letters = text.TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), lowercase=False, sublinear_tf=True)
-        sklearn_pipeline = _extra("sklearn.pipeline", "StyleJudge")
-        pipeline = sklearn_pipeline.make_pipeline(
-            sklearn_pipeline.make_union(words, letters),
-            _extra("sklearn.linear_model", "StyleJudge").LogisticRegression(C=10.0, max_iter=1000),
-        )
-        pipeline.fit(list(texts), list(styles))
-        return cls(pipeline, tuple(map(str, pipeline.classes_)))
-
-    def predict(self, texts: Sequence[str]) -> list[str]:
-        """argmax_s P(s | x) of each text.
-
-        Raises:
-            ValueError: no text.
-        """
-        _check_lines(texts=texts)
-        return [str(style) for style in self.pipeline.predict(list(texts))]
-
-    def probability(self, texts: Sequence[str], style: str) -> Float[np.ndarray, " texts"]:
-        """P(style | x) of each text, 0..1.
-
-        Raises:
-            ValueError: no text, or a style that the judge was not fitted on.
-        """
-        _check_lines(texts=texts)
-        self._check_styles([style])
-        return self.pipeline.predict_proba(list(texts))[:, self.styles.index(style)]
-
-    def accuracy(self, texts: Sequence[str], styles: Sequence[str]) -> float:
-        """mean_i [argmax_s P(s | x_i) = s_i], 0..1: the share of texts judged to be in their style.
-
-        Raises:
-            ValueError: no text, lists of unequal length, or a style that the judge was not fitted on.
-        """
-        _check_lines(texts=texts, styles=styles)
-        self._check_styles(styles)
-        return float(np.mean([judged == style for judged, style in zip(self.predict(texts), styles, strict=True)]))
-
-    def _check_styles(self, styles: Sequence[str]) -> None:
-        """Raise for the first style that the judge does not know."""
-        for style in styles:
-            if style not in self.styles:
-                known = list(self.styles)
-                raise ValueError(f"style={style!r} must be one of {known}; fit the judge on texts of that style too")
 
 
 def bleu(hypotheses: Sequence[str], references: References) -> float:
@@ -132,7 +35,7 @@ def bleu(hypotheses: Sequence[str], references: References) -> float:
     most = max(map(len, by_line))
     # sacrebleu wants one whole corpus a reference, and None where a line has fewer references than others.
     streams = [[line[k] if k < len(line) else None for line in by_line] for k in range(most)]
-    return float(_extra("sacrebleu", "bleu").BLEU().corpus_score(list(hypotheses), streams).score)
+    return float(extra("sacrebleu", "bleu").BLEU().corpus_score(list(hypotheses), streams).score)
 
 
 def sentence_bleu(hypotheses: Sequence[str], references: References) -> list[float]:
@@ -149,7 +52,7 @@ def sentence_bleu(hypotheses: Sequence[str], references: References) -> list[flo
         ImportError: sacrebleu is not installed.
     """
     by_line = _reference_lists(hypotheses, references)
-    metric = _extra("sacrebleu", "sentence_bleu").BLEU(effective_order=True)
+    metric = extra("sacrebleu", "sentence_bleu").BLEU(effective_order=True)
     return [float(metric.sentence_score(text, line).score) for text, line in zip(hypotheses, by_line, strict=True)]
 
 
@@ -162,7 +65,7 @@ def copy_rate(hypotheses: Sequence[str], sources: Sequence[str]) -> float:
     Raises:
         ValueError: no line, or lists of unequal length.
     """
-    _check_lines(hypotheses=hypotheses, sources=sources)
+    check_lines(hypotheses=hypotheses, sources=sources)
     return float(np.mean([text.split() == source.split() for text, source in zip(hypotheses, sources, strict=True)]))
 
 
@@ -199,7 +102,7 @@ def score_transfer(
         ValueError: no line, lists of unequal length, a line without reference, or a style unknown to the judge.
         ImportError: scikit-learn or sacrebleu is not installed.
     """
-    _check_lines(outputs=outputs, sources=sources, styles=styles)
+    check_lines(outputs=outputs, sources=sources, styles=styles)
     by_line = _reference_lists(outputs, references)
     scores: dict[str, TransferScore] = {}
     for style in dict.fromkeys(styles):
@@ -231,24 +134,6 @@ def style_score(scores: Mapping[str, TransferScore]) -> float:
     if not scores:
         raise ValueError("scores={} must hold at least one direction; pass what score_transfer returned")
     return float(np.mean([score.style_accuracy * score.bleu / 100 for score in scores.values()]))
-
-
-def class_scores(predictions: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
-    """`accuracy`, the share of right classes, and `macro_f1`, the mean over classes of F1 = 2PR / (P + R); 0..1.
-
-    >>> class_scores([0, 1, 1, 1], [0, 0, 1, 1])["accuracy"]
-    0.75
-
-    Raises:
-        ValueError: lists of unequal length, or empty ones.
-        ImportError: scikit-learn is not installed.
-    """
-    _check_lines(predictions=predictions, labels=labels)
-    judged = _extra("sklearn.metrics", "class_scores")
-    return {
-        "accuracy": float(judged.accuracy_score(labels, predictions)),
-        "macro_f1": float(judged.f1_score(labels, predictions, average="macro", zero_division=0.0)),
-    }
 
 
 def transfer_table(rows: Mapping[str, Mapping[str, TransferScore]]) -> str:
@@ -285,31 +170,7 @@ def _reference_lists(hypotheses: Sequence[str], references: References) -> list[
     if isinstance(references, str):
         raise TypeError(f"references={references!r} must be a list with one entry a line; pass [{references!r}]")
     by_line = [[line] if isinstance(line, str) else list(line) for line in references]
-    _check_lines(hypotheses=hypotheses, references=by_line)
+    check_lines(hypotheses=hypotheses, references=by_line)
     if [] in by_line:
         raise ValueError(f"references[{by_line.index([])}]=[] must hold at least one reference; drop that line")
     return by_line
-
-
-def _check_lines(**columns: Sequence[Any]) -> None:
-    """Raise unless each named column is a list, not a string, and all have the same length above 0."""
-    (first, texts), *others = columns.items()
-    for name, column in columns.items():
-        if isinstance(column, str):
-            raise TypeError(f"{name}={column!r} must be a list with one entry a line; pass [{column!r}]")
-    if len(texts) == 0:
-        raise ValueError(f"{first}=[] must hold at least one line; pass a list of strings")
-    for name, column in others:
-        if len(column) != len(texts):
-            raise ValueError(
-                f"{name} of length {len(column)} must be as long as {first}, {len(texts)}; give one a line"
-            )
-
-
-def _extra(module: str, needed_by: str) -> ModuleType:
-    """The module of an optional dependency, or an ImportError that says what to install."""
-    try:
-        return import_module(module)
-    except ImportError as missing:
-        package = _DISTRIBUTIONS[module.partition(".")[0]]
-        raise ImportError(f"{needed_by} needs {package}; pip install 'style_adapter[eval]'") from missing
