@@ -76,7 +76,7 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="runs/quickstart", help="folder for everything (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=550, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=400, help="optimizer steps (default: %(default)s)")
     parser.add_argument("--test-rows", type=int, default=300, help="rows of the last table (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of data order and weights (default: %(default)s)")
     return parser.parse_args()

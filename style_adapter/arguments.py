@@ -54,8 +54,9 @@ class StyleTrainingArguments(TrainingArguments):
     discriminator_spectral_norm: bool = field(
         default=False, metadata={"help": "Bound the discriminator's layers by spectral normalisation."}
     )
-    discriminator_smoothing: float = field(
-        default=0.1, metadata={"help": "One-sided label smoothing: real texts are labelled 1 - this."}
+    discriminator_smoothing: float | None = field(
+        default=None,
+        metadata={"help": "One-sided label smoothing of real texts; 0.1 if left out, 0 in the hinge game (no labels)."},
     )
     adversary_start: int = field(
         default=100, metadata={"help": "Optimizer steps of likelihood alone before the game starts."}
@@ -110,6 +111,8 @@ class StyleTrainingArguments(TrainingArguments):
         for name, known in (("task", tuple(COLUMNS)), ("game", tuple(GAMES))):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
+        if self.discriminator_smoothing is None:
+            self.discriminator_smoothing = 0.0 if self.game == "hinge" else 0.1
         if self.game == "hinge" and self.discriminator_smoothing:
             raise ValueError(
                 f"discriminator_smoothing={self.discriminator_smoothing} must be 0 in the hinge game, which has "
@@ -123,7 +126,7 @@ class StyleTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name}={getattr(self, name)} must be >= 0; 0 turns the term off")
         if not 0.0 <= self.adversary_fraction <= 1.0:
             raise ValueError(f"adversary_fraction={self.adversary_fraction} must be in [0, 1]; 0 turns the game off")
-        if not 0.0 <= self.discriminator_smoothing < 1.0:
+        if not 0.0 <= (self.discriminator_smoothing or 0.0) < 1.0:
             raise ValueError(f"discriminator_smoothing={self.discriminator_smoothing} must be in [0, 1); 0.1 is usual")
         for name in ("novel_token_weight", "temperature"):
             if getattr(self, name) <= 0:

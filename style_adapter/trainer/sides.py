@@ -31,7 +31,7 @@ def build_game(model: PeftModel, args: StyleTrainingArguments, discriminator: St
         game=args.game,
         depth=args.discriminator_blocks,
         temperature=args.temperature,
-        smoothing=args.discriminator_smoothing,
+        smoothing=args.discriminator_smoothing or 0.0,
         r1=args.w_r1 > 0,
         prototype_rate=args.prototype_rate,
     )

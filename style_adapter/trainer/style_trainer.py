@@ -75,7 +75,7 @@ class StyleTrainer(Trainer):
         self.bank, self.task = styles_of(model), TASKS[args.task]
         self.style_model, self.setting = model, Setting(model, processing_class, args, judge)
         self._judged_on = train_dataset
-        self.eval_rows = eval_dataset and eval_dataset.select(range(min(args.eval_samples, len(eval_dataset))))
+        self.eval_rows = eval_dataset and self._first_rows(eval_dataset)
         self._record = GameRecord()
         self._discriminator_norm: float | None = None
         self._discriminator_rate: float | None = None
@@ -189,6 +189,23 @@ class StyleTrainer(Trainer):
         """The likelihood loss of one evaluation batch."""
         with torch.no_grad():
             return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Trainer's evaluation with the style metrics; `eval_dataset` has the columns that the constructor takes."""
+        if eval_dataset is None or isinstance(eval_dataset, dict):  # Trainer comes back here for each of a dict
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        check_rows(eval_dataset, self.args.task, name="eval_dataset")
+        kept, self.eval_rows = self.eval_rows, self._first_rows(eval_dataset)
+        try:
+            return super().evaluate(self._prepared(eval_dataset), ignore_keys, metric_key_prefix)
+        finally:
+            self.eval_rows = kept
+
+    def _first_rows(self, dataset: Any) -> Any:
+        """The rows that are rewritten and judged at an evaluation."""
+        return dataset.select(range(min(self.setting.args.eval_samples, len(dataset))))
 
     def evaluation_loop(
         self,
