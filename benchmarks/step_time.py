@@ -20,7 +20,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F  # noqa: N812
 import transformers
-from peft import LoraConfig, __version__ as peft_version, get_peft_model
+from peft import LoraConfig, get_peft_model
+from peft import __version__ as peft_version
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 

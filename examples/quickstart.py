@@ -8,6 +8,7 @@ Everything stays under `runs/quickstart`: the adapter, its card, `metrics.json`,
 
 import argparse
 import json
+import random
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +29,7 @@ from style_adapter import (
 )
 
 PROMPT = "<|im_start|>user\nRewrite: {source}<|im_end|>\n<|im_start|>assistant\n"
-DEV_ROWS, SAMPLES = 64, 6
+DEV_VERSES, SAMPLES = 32, 6
 
 
 def main() -> None:
@@ -36,8 +37,10 @@ def main() -> None:
     started = time.perf_counter()
     set_seed(options.seed)
     pairs = load_verse_pairs()
-    train, dev = (shuffled(pairs[split], options.seed) for split in ("train", "dev"))
-    dev, test = dev.select(range(DEV_ROWS)), shuffled(pairs["test"], options.seed).select(range(options.test_rows))
+    chosen = random.Random(options.seed)
+    train = transfer_dataset(pairs["train"])
+    dev = transfer_dataset(chosen.sample(pairs["dev"], DEV_VERSES))
+    test = transfer_dataset(chosen.sample(pairs["test"], options.test_verses))
 
     backbone, tokenizer = load_smollm2(dtype=torch.bfloat16)
     config = StyleAdapterConfig(
@@ -46,14 +49,14 @@ def main() -> None:
     model = get_peft_model(backbone, config)
     args = training_arguments(options)
     # The judge that picks the checkpoint knows the Old Testament alone, the judge of the last table all of training.
-    old_testament = [pair for pair in pairs["train"] if is_old_testament(pair)]
+    matthew = next(i for i, pair in enumerate(pairs["train"]) if pair.book == "Matthew")
     trainer = StyleTrainer(
         model=model,
         args=args,
         train_dataset=train,
         eval_dataset=dev,
         processing_class=tokenizer,
-        judge=fit_judge(old_testament),
+        judge=fit_judge(pairs["train"][:matthew]),
     )
     print_shares(trainer)
     trainer.train()
@@ -64,7 +67,7 @@ def main() -> None:
     folder = Path(args.output_dir)
     found.save(folder / "metrics.json")
     write_report(trainer, recipe=recipe(args, config), numbers=found.table())
-    print(f"\n{len(test)} test rows (the Gospel of John, never seen):\n\n{found.table()}\n")
+    print(f"\n{options.test_verses} verses of the Gospel of John, never seen, in both directions:\n\n{found.table()}\n")
     for row in range(SAMPLES):
         print(f"  to {test['style'][row]}:  {test['source'][row]}\n   adapter:  {found.outputs['after'][row]}")
         print(f"     verse:  {test['target'][row]}\n")
@@ -77,7 +80,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="runs/quickstart", help="folder for everything (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=400, help="optimizer steps (default: %(default)s)")
-    parser.add_argument("--test-rows", type=int, default=300, help="rows of the last table (default: %(default)s)")
+    parser.add_argument("--test-verses", type=int, default=200, help="verses of the last table (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of data order and weights (default: %(default)s)")
     return parser.parse_args()
 
@@ -110,21 +113,6 @@ def training_arguments(options: argparse.Namespace) -> StyleTrainingArguments:
     )
 
 
-def shuffled(pairs: list[VersePair], seed: int):
-    return transfer_dataset(pairs).shuffle(seed=seed)
-
-
-def is_old_testament(pair: VersePair) -> bool:
-    return pair.book not in NEW_TESTAMENT
-
-
-NEW_TESTAMENT = frozenset(
-    "Matthew,Mark,Luke,Romans,1 Corinthians,2 Corinthians,Galatians,Ephesians,Philippians,Colossians,1 Thessalonians,"
-    "2 Thessalonians,1 Timothy,2 Timothy,Titus,Philemon,Hebrews,James,1 Peter,2 Peter,1 John,2 John,3 John,Jude,"
-    "Revelation".split(",")
-)
-
-
 def fit_judge(pairs: list[VersePair]) -> StyleJudge:
     rows = transfer_dataset(pairs)
     return StyleJudge.fit(rows["target"], rows["style"])
@@ -138,7 +126,9 @@ def print_shares(trainer: StyleTrainer) -> None:
 def recipe(args: StyleTrainingArguments, config: StyleAdapterConfig) -> dict[str, object]:
     defaults = StyleTrainingArguments(output_dir=args.output_dir)
     changed = {k: v for k, v in asdict(args).items() if v != getattr(defaults, k, v)}
-    return json.loads(json.dumps({"styles": config.styles, "r": config.r, "alpha": config.alpha, **changed}, default=str))
+    return json.loads(
+        json.dumps({"styles": config.styles, "r": config.r, "alpha": config.alpha, **changed}, default=str)
+    )
 
 
 def print_next(folder: Path) -> None:

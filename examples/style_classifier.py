@@ -59,7 +59,9 @@ def rows(split: str) -> Dataset:
     """Texts of one split; the style is what the head must find, so it becomes the label and leaves the input."""
     bank = StyleBank(NAMES)
     found = load_dataset("json", data_files=str(TEXTS), split="train").filter(lambda row: row["split"] == split)
-    return found.map(lambda row: {"label": NAMES.index(str(bank.parse(row["style"])))}, remove_columns=["style", "split"])
+    return found.map(
+        lambda row: {"label": NAMES.index(str(bank.parse(row["style"])))}, remove_columns=["style", "split"]
+    )
 
 
 def report(when: str, model: PeftModel, tokenizer: PreTrainedTokenizerBase, test: Dataset) -> None:

@@ -44,7 +44,7 @@ class StyleAdapterConfig(PeftConfig):
     )
     target_modules: list[str] | set[str] | str | None = field(
         default=None,
-        metadata={"help": "Modules to adapt: names, a regular expression or 'all-linear'; left out, PEFT's choice (in recipes: all-linear)."},
+        metadata={"help": "Modules to adapt: names, a regular expression or 'all-linear'; PEFT's choice if left out."},
     )
     exclude_modules: list[str] | set[str] | str | None = field(
         default=None, metadata={"help": "Modules to leave out: names or a regular expression."}

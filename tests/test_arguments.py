@@ -12,7 +12,10 @@ from training_fixtures import arguments
         ({"w_adv": -1.0}, "w_adv=-1.0 must be >= 0; 0 turns the term off"),
         ({"adversary_fraction": 1.5}, r"adversary_fraction=1.5 must be in \[0, 1\]; 0 turns the game off"),
         ({"discriminator_smoothing": 1.0}, r"discriminator_smoothing=1.0 must be in \[0, 1\); 0.1 is usual"),
-        ({"game": "hinge"}, "discriminator_smoothing=0.1 must be 0 in the hinge game, .* set it to 0"),
+        (
+            {"game": "hinge", "discriminator_smoothing": 0.1},
+            "discriminator_smoothing=0.1 must be 0 in the hinge game, .* set it to 0",
+        ),
         ({"temperature": 0.0}, "temperature=0.0 must be > 0; 1 changes nothing"),
         ({"novel_token_weight": 0.0}, "novel_token_weight=0.0 must be > 0; 1 changes nothing"),
         ({"max_length": 0}, "max_length=0 must be >= 1; set it in"),

@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..adversary import StyleDiscriminator
@@ -21,6 +21,7 @@ from ..data import check_rows
 from ..game import StepLosses, StyleGame
 from ..model import styles_of
 from ..tasks import TASKS, Setting
+from .callbacks import check_processes, run_callbacks
 from .record import GameRecord
 from .sides import (
     DISCRIMINATOR_FILE,
@@ -71,7 +72,7 @@ class StyleTrainer(Trainer):
         check_rows(train_dataset, args.task)
         if eval_dataset is not None:
             check_rows(eval_dataset, args.task, name="eval_dataset")
-        _check_processes(args)
+        check_processes(args)
         self.bank, self.task = styles_of(model), TASKS[args.task]
         self.style_model, self.setting = model, Setting(model, processing_class, args, judge)
         self._judged_on = train_dataset
@@ -88,7 +89,7 @@ class StyleTrainer(Trainer):
             eval_dataset=eval_dataset and self._prepared(eval_dataset),
             processing_class=processing_class,
             data_collator=self.task.collator(self.setting),
-            callbacks=[*(callbacks or []), *_callbacks(args, game)],
+            callbacks=[*(callbacks or []), *run_callbacks(args, game)],
             **kwargs,
         )
 
@@ -269,45 +270,3 @@ class StyleTrainer(Trainer):
         folder = str(self.args.output_dir)
         if self.is_world_process_zero() and not has_card(folder):
             write_card(self.style_model, folder, repo=self.args.hub_model_id)
-
-
-class _CommitPrototypes(TrainerCallback):
-    """Moves the style prototypes once an optimizer step, on every process alike."""
-
-    def __init__(self, game: StyleGame) -> None:
-        self.game = game
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        """To the model's device before the first text: a process without judged rows must join the others' sums."""
-        self.game.prototypes.to(next(self.game.parameters()).device)
-
-    def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """After the step, so that all its batches saw the same prototypes."""
-        self.game.prototypes.commit()
-
-
-def _callbacks(args: StyleTrainingArguments, game: StyleGame) -> list[TrainerCallback]:
-    """What a run always has."""
-    callbacks: list[TrainerCallback] = [_CommitPrototypes(game)] if game.discriminator is not None else []
-    if args.early_stopping_patience:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=args.early_stopping_patience))
-    return callbacks
-
-
-def _check_processes(args: StyleTrainingArguments) -> None:
-    """`accelerate launch --cpu --num_processes 2` silently starts one process: refuse where more were asked for.
-
-    Raises:
-        ValueError: Another number of processes than `expected_processes`, or one process for several GPUs.
-    """
-    expected = args.expected_processes
-    if expected is not None and expected != args.world_size:
-        raise ValueError(
-            f"expected_processes={expected} must equal the number of processes, {args.world_size}; on CPU start "
-            f"with: accelerate launch --multi_gpu --num_processes {expected} and use_cpu: true, ddp_backend: gloo"
-        )
-    if args.n_gpu > 1:  # Trainer would split the batch over threads, which cannot gather losses by name
-        raise ValueError(
-            f"n_gpu={args.n_gpu} must be 1 a process; start one for each with accelerate launch, or set "
-            "CUDA_VISIBLE_DEVICES to one of them"
-        )
