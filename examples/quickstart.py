@@ -9,6 +9,7 @@ Everything stays under `runs/quickstart`: the adapter, its card, `metrics.json`,
 import argparse
 import json
 import random
+import resource
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -72,7 +73,8 @@ def main() -> None:
         print(f"  to {test['style'][row]}:  {test['source'][row]}\n   adapter:  {found.outputs['after'][row]}")
         print(f"     verse:  {test['target'][row]}\n")
     minutes = {"training": (trained - started) / 60, "all": (time.perf_counter() - started) / 60}
-    print("Minutes: " + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items()))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
+    print("Minutes: " + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items()), f"; peak {memory:.1f} GiB")
     print_next(folder)
 
 

@@ -22,7 +22,7 @@ from training_fixtures import (
 from transformers import TrainerCallback
 
 from style_adapter import StyleAdapterConfig
-from style_adapter.metrics import StyleJudge
+from style_adapter.metrics import StyleJudge, bleu
 from style_adapter.pipeline import transfer
 from style_adapter.trainer import StyleTrainer, discriminator_state, parameter_groups
 from style_adapter.trainer.record import TERMS
@@ -318,6 +318,19 @@ def test_evaluation_judges_the_rewrites_of_the_first_rows(tmp_path):
     assert metrics["eval_calm_style_accuracy"] == judge.accuracy(outputs[1::2], ["calm"] * 2)
     assert {"eval_loss", "eval_style_score", "eval_loud_bleu", "eval_calm_self_bleu"} <= metrics.keys()
     assert len(targets) == len(trainer.eval_rows)
+
+
+def test_evaluating_other_rows_judges_those_and_leaves_the_others_in_place(tmp_path):
+    trainer = make_trainer(tmp_path, eval_dataset=toy_rows(["mn"]), eval_samples=4)
+    own = trainer.evaluate()
+    others = toy_rows(["op", "qr"])
+    found = trainer.evaluate(others, metric_key_prefix="test")
+    outputs = transfer(trainer.style_model, trainer.processing_class, others["source"], others["style"])
+    assert found["test_loud_bleu"] == bleu(outputs[::2], others["target"][::2])
+    assert own["eval_loss"] != found["test_loss"]
+    assert trainer.evaluate()["eval_loss"] == own["eval_loss"]
+    with pytest.raises(ValueError, match="eval_dataset lacks the column 'target'"):
+        trainer.evaluate(others.remove_columns("target"))
 
 
 # Resuming
