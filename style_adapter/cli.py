@@ -19,6 +19,8 @@ def train(options: argparse.Namespace) -> None:
     given = {k: v for k, v in vars(options).items() if k not in ("recipe", "command", "parser")}
     recipe = load_recipe(options.recipe, given)
     folder = run(recipe)
+    if not recipe.training.should_save:  # another process says it
+        return
     print(f"Saved to {folder}.")
     if recipe.training.task == "transfer":
         print(f"Try: style-adapter transfer --adapter {folder} --style {recipe.adapter.styles[-1]} TEXT")

@@ -235,12 +235,14 @@ class StyleTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """The adapter as PEFT saves it, the discriminator and its prototypes in a file of their own."""
+        if not self.args.should_save:  # two processes must not write one file
+            return
         folder = output_dir or str(self.args.output_dir)
         os.makedirs(folder, exist_ok=True)
         with warnings.catch_warnings():
             # PEFT asks the hub whether the vocabulary has grown, and without a network says twice that it could not.
             warnings.filterwarnings("ignore", message="Unable to fetch remote file|Could not find a config file")
-            self.style_model.save_pretrained(folder, is_main_process=self.args.should_save)
+            self.style_model.save_pretrained(folder)
         if self.model.discriminator is not None:
             save_file(discriminator_state(self.model), os.path.join(folder, DISCRIMINATOR_FILE))
         self.setting.tokenizer.save_pretrained(folder)
