@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -148,12 +147,10 @@ def test_two_processes_equal_one_with_the_double_batch(folder):
     options |= {"eval_file": str(folder / "dev.jsonl"), "eval_strategy": "steps", "eval_steps": 3, "w_r1": 0.1}
     options |= {"adversary_fraction": 0.2}  # in some step one process has judged rows and the other has none
     recipe = write_recipe(folder, ddp_backend="gloo", **options)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--main_process_port", str(port), "-m", "style_adapter", "train", recipe]
+    # 0: the launcher finds a free port itself, right before it binds it
+    launch += ["--main_process_port", "0", "-m", "style_adapter", "train", recipe]
     launch += ["--output_dir", str(folder / "two"), "--expected_processes", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
     done = subprocess.run(launch, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
