@@ -17,6 +17,8 @@ from torch.func import functional_call
 from torch.nn.utils import parametrizations
 from torch.utils.hooks import RemovableHandle
 
+from .functional import positive_shares
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -167,8 +169,7 @@ class StylePrototypes:
         """sum_s q_s S*_s with `q = max(w, 0) / sum_s max(w_s, 0)`; means something where `known(style)`."""
         self.to(style.device)
         with _no_autocast(style):
-            shares = style.to(self._means).clamp(min=0)
-            return shares / shares.sum(-1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny) @ self._means
+            return positive_shares(style.to(self._means)) @ self._means
 
     def known(self, style: Float[Tensor, "batch n_styles"]) -> Bool[Tensor, " batch"]:
         """Whether every style of the row's mixture has been met; where not, the caller drops the term."""

@@ -69,7 +69,6 @@ LoRA of one style or mixture, which stock PEFT, vLLM or diffusers load.""",
 _AUTO_CLASS = {
     "CAUSAL_LM": "AutoPeftModelForCausalLM",
     "SEQ_2_SEQ_LM": "AutoPeftModelForSeq2SeqLM",
-    "SEQ_CLS": "AutoPeftModelForSequenceClassification",
 }
 
 

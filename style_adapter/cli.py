@@ -55,7 +55,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if overlap:
         raise ValueError(f"--judge-data holds {len(overlap)} of the lines of --data and must hold none; split the file")
     model, tokenizer = load(options.adapter, base=options.base)
-    judge = StyleJudge.fit(known["target"], [str(model.styles.parse(s)) for s in known["style"]])
+    judge = StyleJudge.fit(known["target"], model.styles.labels(known["style"]))
     found = before_after(model, tokenizer, rows, judge=judge, batch_size=options.batch_size)
     print(found.table())
     if options.output:

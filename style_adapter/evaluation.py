@@ -65,6 +65,6 @@ def before_after(
         "before": transfer(model, tokenizer, sources, OFF, batch_size=batch_size),
         "after": transfer(model, tokenizer, sources, styles, batch_size=batch_size),
     }
-    names, targets = [str(style) for style in styles], list(rows["target"])
+    names, targets = bank.labels(styles), list(rows["target"])
     scores = {row: score_transfer(texts, sources, targets, names, judge=judge) for row, texts in outputs.items()}
     return Evaluation(scores, outputs)

@@ -29,6 +29,12 @@ def style_gate(
     return torch.einsum("bm,bmr->br", weights.to(table.dtype), F.embedding(ids, table))
 
 
+def positive_shares(weights: Float[Tensor, "*rows styles"]) -> Float[Tensor, "*rows styles"]:
+    """q_s = max(w_s, 0) / sum_s max(w_s, 0): a mixture's weights as a distribution; zero without a positive weight."""
+    shares = weights.clamp(min=0)
+    return shares / shares.sum(-1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)
+
+
 def spread(gate: Float[Tensor, "rows r"], dims: int) -> Float[Tensor, "... r"]:
     """The gate viewed as [rows, 1, ..., 1, r], so that it broadcasts over an input of `dims` dimensions.
 

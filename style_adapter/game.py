@@ -195,12 +195,12 @@ class StyleGame(nn.Module):
             return StepLosses(self._connected(rows), {})
         style = dense_weights(code, self.n_styles)[judged]  # [judged, n_styles]
         mask, seen = mask[judged], judged[row_of]
-        real = self.features(self.features.embed(targets[seen], mask), mask).detach()  # phi_k(x)
-        fake = self.features(
-            self.features.embed_logits(logits[seen], mask, self.temperature), mask
-        )  # phi_k(G(x, s, z))
-        generator = self.generator_losses(real, fake, mask, style)
+        read = self.features.embed(targets[seen], mask)
+        written = self.features.embed_logits(logits[seen], mask, self.temperature)
+        real = self.features(read, mask).detach()  # phi_k(x)
+        fake = self.features(written, mask)  # phi_k(G(x, s, z))
         discriminator, scores = self.discriminator_losses(real, fake.detach(), mask, style)
+        generator = self.generator_losses(scores["real"], fake, mask, style)
         return StepLosses({**rows, **generator, **discriminator}, scores)
 
     def class_logits(self, batch: Batch, code: StyleCode) -> Float[Tensor, "batch classes"]:
@@ -224,12 +224,10 @@ class StyleGame(nn.Module):
             with head_reads(self.model, lambda hidden: hidden[:, :-1][mask]):  # the token before predicts
                 return self.model(**inputs, position_ids=positions, logits_to_keep=mask.shape[1] + 1).logits
 
-    def generator_losses(self, real: Tensor, fake: Tensor, mask: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """G's side: live features, D's weights detached."""
+    def generator_losses(self, real_scores: Tensor, fake: Tensor, mask: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """G's side: live features of what it wrote, D's weights and its scores of real texts detached."""
         assert self.discriminator is not None
         judgement = judge_detached(self.discriminator, fake, mask, style)
-        with torch.no_grad():
-            real_scores = self.discriminator(real, mask, style).realness
         known = self.prototypes.known(style)
         return {
             "adv": self.game.generator(real_scores, judgement.realness),

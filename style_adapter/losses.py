@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - the name every torch user knows
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .functional import IGNORED
+from .functional import IGNORED, positive_shares
 
 
 def token_cross_entropy(
@@ -173,9 +173,7 @@ def style_cross_entropy(
     classifier of Odena et al. 2017 (arXiv 1610.09585), eq. 3, with soft targets. A row without a positive weight
     gives 0.
     """
-    shares = weights.clamp(min=0)
-    shares = shares / shares.sum(-1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)
-    return -(shares * F.log_softmax(_widened(logits), dim=-1)).sum(-1)
+    return -(positive_shares(weights) * F.log_softmax(_widened(logits), dim=-1)).sum(-1)
 
 
 def mode_seeking(

@@ -1,6 +1,6 @@
 """What differs between tasks: how rows are prepared, collated and counted, and how a model is judged on them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,6 @@ from .functional import IGNORED
 from .metrics import StyleJudge, class_scores, score_transfer, style_score
 from .model import styles_of
 from .pipeline import classify, pad_id, prompt_of, transfer
-
-Gather = Callable[[list[Any]], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,7 @@ class TransferTask:
     @staticmethod
     def judge_of(dataset: Any, setting: Setting) -> StyleJudge:
         """A judge of the styles of `dataset`'s targets."""
-        bank = styles_of(setting.model)
-        return StyleJudge.fit(dataset["target"], [str(bank.parse(style)) for style in dataset["style"]])
+        return StyleJudge.fit(dataset["target"], styles_of(setting.model).labels(dataset["style"]))
 
     @staticmethod
     def predict(rows: Any, setting: Setting) -> list[str]:
@@ -89,8 +86,7 @@ class TransferTask:
     def score(predictions: list[str], rows: Any, setting: Setting) -> dict[str, float]:
         """Style accuracy (0 to 1), BLEU and BLEU to the input (0 to 100) by direction, and `style_score`."""
         assert setting.judge is not None
-        bank = styles_of(setting.model)
-        names = [str(bank.parse(style)) for style in rows["style"]]
+        names = styles_of(setting.model).labels(rows["style"])
         scores = score_transfer(predictions, rows["source"], rows["target"], names, judge=setting.judge)
         flat = {f"{direction}_{k}": v for direction, s in scores.items() for k, v in s.to_dict().items()}
         return {**flat, "style_score": style_score(scores)}

@@ -136,6 +136,14 @@ class StyleBank(Mapping[str, Style]):
             )
         return style
 
+    def labels(self, specs: Sequence[Any]) -> list[str]:
+        """Each style written as a mixture, or as its name alone: what a judge is taught and asked.
+
+        >>> StyleBank(("formal", "casual")).labels(["formal", {"text_style": ["casual"]}, {"formal": 0.5}])
+        ['formal', 'casual', '0.5*formal']
+        """
+        return [str(self.parse(spec)) for spec in specs]
+
     def code(self, spec: Any, *, noise: Float[Tensor, "... noise_dim"] | None = None) -> StyleCode:
         """The code of one style for the batch, or of a list (or LongTensor of row numbers), one a row.
 

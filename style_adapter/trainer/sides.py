@@ -7,13 +7,14 @@ from typing import Any
 from peft import PeftModel
 from torch import Tensor, nn
 
+from .._peft import PREFIX
 from ..adversary import StyleDiscriminator
 from ..arguments import StyleTrainingArguments
 from ..game import StyleGame, width_of
 from ..model import styles_of
 
 DISCRIMINATOR_FILE = "discriminator.safetensors"
-GATES = ("style_adapter_gate", "style_adapter_feature", "style_adapter_noise")
+GATES = tuple(PREFIX + table for table in ("gate", "feature", "noise"))
 
 
 def build_game(model: PeftModel, args: StyleTrainingArguments, discriminator: StyleDiscriminator | None) -> StyleGame:
@@ -41,17 +42,16 @@ def parameter_groups(
     game: StyleGame, args: StyleTrainingArguments, defaults: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """The optimizer's groups, each trainable tensor in exactly one; empty groups left out."""
-    named = {n: p for n, p in game.named_parameters() if p.requires_grad}
-    judge = {n: p for n, p in named.items() if n.startswith("discriminator.")}
-    gates = {n: p for n, p in named.items() if n not in judge and any(g in n for g in GATES)}
-    rest = {n: p for n, p in named.items() if n not in judge and n not in gates}
+    adapter, judge = sides_of(game)
+    of_gates = {id(p) for n, p in game.named_parameters() if any(gate in n for gate in GATES)}
+    rest = [p for p in adapter if id(p) not in of_gates]
     gate_rate = args.gate_learning_rate if args.gate_learning_rate is not None else 10 * args.learning_rate
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in rest.values() if p.dim() > 1], "weight_decay": args.weight_decay},
-        {"params": [p for p in rest.values() if p.dim() <= 1], "weight_decay": 0.0},
-        {"params": list(gates.values()), "weight_decay": 0.0, "lr": gate_rate},
+        {"params": [p for p in rest if p.dim() > 1], "weight_decay": args.weight_decay},
+        {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for p in adapter if id(p) in of_gates], "weight_decay": 0.0, "lr": gate_rate},
     ]
-    side: dict[str, Any] = {"params": list(judge.values()), "lr": args.discriminator_learning_rate}
+    side: dict[str, Any] = {"params": judge, "lr": args.discriminator_learning_rate}
     side["weight_decay"] = args.discriminator_weight_decay
     if "betas" in defaults:
         side["betas"] = (args.discriminator_beta1, defaults["betas"][1])
@@ -60,7 +60,7 @@ def parameter_groups(
 
 def sides_of(game: StyleGame) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Trainable parameters of the generator and of the discriminator."""
-    judge = [] if game.discriminator is None else list(game.discriminator.parameters())
+    judge = [] if game.discriminator is None else [p for p in game.discriminator.parameters() if p.requires_grad]
     ids = set(map(id, judge))
     return [p for p in game.parameters() if p.requires_grad and id(p) not in ids], judge
 
