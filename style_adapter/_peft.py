@@ -22,10 +22,11 @@ from peft.utils import (
     register_peft_method,
     resolve_quantization_backend,
 )
-from peft.utils.other import get_pattern_key
+from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
 from torch import nn
 
 __all__ = [
+    "AuxiliaryTrainingWrapper",
     "BaseTuner",
     "BaseTunerLayer",
     "DEFAULT_TARGETS",

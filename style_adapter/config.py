@@ -1,6 +1,7 @@
 """What is configured: every option once, with the help line that the CLI and the docs repeat."""
 
 import os
+import re
 from dataclasses import dataclass, field
 
 from peft import PeftConfig
@@ -8,6 +9,7 @@ from peft import PeftConfig
 from ._peft import STYLE_ADAPTER
 
 NOISE_TYPES = ("gaussian", "uniform", "none")
+STARTS = (True, False, "orthogonal", "pissa")
 
 
 @dataclass
@@ -67,9 +69,19 @@ class StyleAdapterConfig(PeftConfig):
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Modules trained and saved whole beside the adapter, such as a new head."}
     )
-    init_weights: bool = field(
+    init_weights: bool | str = field(
         default=True,
-        metadata={"help": "True starts at the frozen backbone (B = 0); False draws B and the gates at random."},
+        metadata={
+            "help": "True starts at the frozen backbone (B = 0), so do 'orthogonal' (B A = 0) and 'pissa' (the base "
+            "weight's principal directions, gates 0); False draws all at random."
+        },
+    )
+    trainable: str = field(
+        default="adapter",
+        metadata={
+            "help": "What trains: 'adapter'; 'top:N', adapters in the last N blocks only; or 'all', the backbone too, "
+            "which is then saved with the adapter."
+        },
     )
     use_rslora: bool = field(default=False, metadata={"help": "Scale by alpha / sqrt(r) instead of alpha / r."})
     prompt: str = field(
@@ -105,6 +117,11 @@ class StyleAdapterConfig(PeftConfig):
                 f"noise_type={self.noise_type!r} must be one of {known}; set noise_type in StyleAdapterConfig"
             )
 
+        if self.init_weights not in STARTS:
+            raise ValueError(
+                f"init_weights={self.init_weights!r} must be one of {STARTS}; set init_weights in StyleAdapterConfig"
+            )
+
     def _check_styles(self) -> None:
         """Names of styles: at least one, unique, usable as file names."""
         if isinstance(self.styles, str) or not self.styles:
@@ -125,6 +142,11 @@ class StyleAdapterConfig(PeftConfig):
         if self.bias not in ("none", "all", "style_adapter_only"):
             raise ValueError(
                 f"bias={self.bias!r} must be one of none, all, style_adapter_only; set bias in StyleAdapterConfig"
+            )
+        if not re.fullmatch(r"adapter|all|top:[1-9]\d*", self.trainable):
+            raise ValueError(
+                f"trainable={self.trainable!r} must be 'adapter', 'all' or 'top:N' with N >= 1; set trainable in "
+                "StyleAdapterConfig"
             )
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
             raise ValueError(

@@ -70,6 +70,31 @@ def delta_weight(
     return fixed_b(b, gate, scaling) @ a
 
 
+def orthogonal_factors(r: int, d_in: int, d_out: int) -> tuple[Float[Tensor, "r d_in"], Float[Tensor, "d_out r"]]:
+    """Random A and B, both non-zero, with B A = 0: an update that starts at zero with a gradient for both.
+
+    Their rows and columns lie in two orthogonal halves of the space of rank r, as PEFT's `orthogonal` start of LoRA.
+
+    Raises:
+        ValueError: r is odd: the halves would be unequal.
+    """
+    if r % 2:
+        raise ValueError(f"r={r} must be even for init_weights='orthogonal'; choose an even rank")
+    q, _ = torch.linalg.qr(torch.randn(r, r))
+    a = q[0::2].T @ torch.randn(r // 2, d_in) / 10
+    b = torch.randn(d_out, r // 2) @ q[1::2] / 10
+    return a, b
+
+
+def principal_factors(
+    weight: Float[Tensor, "d_out d_in"], r: int
+) -> tuple[Float[Tensor, "r d_in"], Float[Tensor, "d_out r"]]:
+    """A = sqrt(S_r) V_r^T and B = U_r sqrt(S_r) of W = U S V^T: B A is the best approximation of W of rank r."""
+    u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+    root = s[:r].sqrt()
+    return root[:, None] * vh[:r], u[:, :r] * root
+
+
 class _StraightThrough(torch.autograd.Function):
     """Forward: the embedding of the most likely token. Backward: that of the soft mixture p @ E."""
 

@@ -59,7 +59,8 @@ FULL = {
     "alpha_pattern": {"q_proj": 1.0},
     "bias": "style_adapter_only",
     "modules_to_save": ["lm_head"],
-    "init_weights": False,
+    "init_weights": "orthogonal",
+    "trainable": "top:2",
     "use_rslora": True,
     "prompt": "To {style}: {source}\n",
 }

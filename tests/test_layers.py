@@ -17,15 +17,18 @@ NAMES, D_IN, D_OUT, R = ("modern", "kjv", "pirate"), 5, 6, 3
 CPU = torch.device("cpu")
 
 
+def kind(base: nn.Module) -> str:
+    return type(base).__name__
+
+
 def make_layer(base: nn.Module | None = None, *, r: int = R, alpha: float = 6.0, **options) -> StyleLinear:
     """A layer with random tensors in fp64, with features and noise."""
     options = {"styles": list(NAMES), "style_dim": 2, "noise_dim": 4, "init_weights": False} | options
     config, context = StyleAdapterConfig(**options), StyleContext()
-    context.banks["default"] = StyleBank(
-        tuple(config.styles), style_dim=config.style_dim, noise_dim=config.noise_dim, noise_type=config.noise_type
-    )
+    widths = {"style_dim": config.style_dim, "noise_dim": config.noise_dim, "noise_type": config.noise_type}
+    context.add_bank("default", StyleBank(tuple(config.styles), **widths))
     base = nn.Linear(D_IN, D_OUT).double() if base is None else base
-    return StyleLinear(base, "default", config, context=context, r=r, alpha=alpha)
+    return StyleLinear(base, "default", config, context=context, key="layer", r=r, alpha=alpha)
 
 
 @pytest.fixture
@@ -179,7 +182,7 @@ def test_equal_seeds_give_equal_bits(init_weights):
 def test_replacing_an_adapter_leaves_nothing_of_the_old_one(layer, x):
     config = StyleAdapterConfig(styles=["a"], init_weights=False)
     layer.update_layer("default", config, r=2, alpha=2.0)
-    layer.style_context.banks["default"] = StyleBank(("a",))
+    layer.style_context.add_bank("default", StyleBank(("a",)))
     assert tensor(layer, "A").shape == (2, D_IN)
     assert "default" not in layer.style_adapter_feature
     assert "default" not in layer.style_adapter_noise
@@ -283,20 +286,27 @@ def test_autocast_computes_the_update_in_its_dtype_and_stays_near():
 # Kinds of base layers
 
 
-@pytest.mark.parametrize("base", [nn.Conv2d(1, 1, 1), nn.LayerNorm(3), nn.ModuleList()], ids=lambda b: type(b).__name__)
+@pytest.mark.parametrize("base", [nn.ConvTranspose2d(1, 1, 1), nn.LayerNorm(2), nn.ModuleList()], ids=kind)
 def test_a_base_layer_of_an_unknown_kind_raises_and_lists_the_known(base):
-    with pytest.raises(
-        ValueError, match=f"target_modules matched {type(base).__name__}, which must be one of Linear, Conv1D; leave it"
-    ):
-        layer_class(base)
+    text = f"target_modules matched a.b, a {kind(base)}, which must be one of Linear, Conv1D, Embedding, Conv1d, .*; le"
+    with pytest.raises(ValueError, match=text):
+        layer_class(base, "a.b")
+
+
+def test_stacked_experts_raise_with_the_remedy():
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate_up_proj = nn.Parameter(torch.zeros(4, 2, 2))
+
+    with pytest.raises(ValueError, match=r"experts are stacked .* name the attention projections in target_modules"):
+        layer_class(Experts(), "model.layers.0.mlp.experts")
 
 
 def test_the_projection_inside_torchs_attention_raises_with_the_remedy():
     attention = nn.MultiheadAttention(8, 2)
-    with pytest.raises(
-        ValueError, match=r"out_proj of a MultiheadAttention, .* never train; name it in exclude_modules"
-    ):
-        layer_class(attention.out_proj)
+    with pytest.raises(ValueError, match=r"must not be adapted alone: .* name the attention module itself, or exclude"):
+        layer_class(attention.out_proj, "attention.out_proj")
     called = []
     attention.out_proj.register_forward_hook(lambda *_: called.append(1))
     attention(*torch.randn(3, 2, 1, 8))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from style_adapter import OFF, Style, StyleBank
-from style_adapter.style import StyleCode, StyleContext
+from style_adapter.style import InForce, StyleCode, StyleContext
 
 CPU = torch.device("cpu")
 
@@ -284,19 +284,19 @@ def test_hold_restores_after_an_error_and_when_nested(bank, context):
 
 
 def test_hold_adds_to_and_only_replaces_what_is_in_force(bank, context):
-    context.banks["second"] = StyleBank(("x", "y"))
+    context.add_bank("second", StyleBank(("x", "y")))
     with context.hold({"second": None}):
         with context.hold({"default": None}):
             assert context.code("second", CPU) is None
             assert context.code("default", CPU) is None
-        with context.only({"default": None}):
+        with context.only(InForce({"default": None})):
             assert context.code("second", CPU) is not None
             assert context.code("default", CPU) is None
 
 
 def test_contexts_of_two_models_do_not_mix(bank, context):
     other = StyleContext()
-    other.banks["default"] = bank
+    other.add_bank("default", bank)
     with context.hold({"default": bank.code("kjv")}), other.hold({"default": bank.code("pirate")}):
         assert torch.equal(in_force(context), weights(0, 1, 0))
         assert torch.equal(in_force(other), weights(0, 0, 1))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..style import StyleContext
@@ -17,10 +18,12 @@ class CarriedCheckpoint:
 
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Checkpoints `function` together with the codes now in force."""
-        codes = self.context.in_force()
+        if torch.compiler.is_compiling():  # the codes are inputs of the graph: what recomputes has them
+            return self.checkpoint(function, *args, **kwargs)
+        in_force = self.context.in_force()
 
         def recomputable(*inner_args: Any, **inner_kwargs: Any) -> Any:
-            with self.context.only(codes):
+            with self.context.only(in_force):
                 return function(*inner_args, **inner_kwargs)
 
         return self.checkpoint(recomputable, *args, **kwargs)

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from types import MethodType
 from typing import Any
@@ -13,7 +12,7 @@ from transformers import GenerationConfig
 
 from ..style import StyleContext
 from .checkpoint import carry_codes
-from .styled import Noise, styled
+from .styled import Noise, Strength, styled
 
 
 class StyledCall:
@@ -43,17 +42,33 @@ class StyledCall:
             return self.shadowed(*args, **kwargs)
         return getattr(type(self.model), self.name)(self.model, *args, **kwargs)
 
-    def __call__(self, *args: Any, styles: Any = None, style_noise: Noise | None = None, **kwargs: Any) -> Any:
+    def __call__(
+        self,
+        *args: Any,
+        styles: Any = None,
+        style_noise: Noise | None = None,
+        style_strength: Strength = 1.0,
+        **kwargs: Any,
+    ) -> Any:
         """Runs the model, in `styles` if they are given, in those in force otherwise."""
-        if styles is None and style_noise is not None:
-            raise ValueError("style_noise must come with styles; name the style it varies")
-        chosen = nullcontext() if styles is None else styled(self.model, styles, noise=style_noise)
+        if styles is None and style_noise is None and style_strength == 1.0:
+            return self._run(*args, **kwargs)
+        return self._run_styled(styles, style_noise, style_strength, *args, **kwargs)
+
+    @torch.compiler.disable(recursive=False)  # names become tensors in Python; what it calls compiles again
+    def _run_styled(self, styles: Any, noise: Noise | None, strength: Strength, *args: Any, **kwargs: Any) -> Any:
+        """Runs the model in `styles`."""
+        if styles is None:
+            raise ValueError("style_noise and style_strength must come with styles; name the style they vary")
+        chosen = styled(self.model, styles, noise=noise, strength=strength)
         with chosen:
             return self._run(*args, **kwargs)
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         """One forward: what recomputes in backward takes the codes along."""
-        if torch.is_grad_enabled() and self.model.training:
+        # where a compiled forward recomputes, the codes are inputs of its graph; where it breaks there, `styled` or an
+        # earlier forward has wrapped the function already
+        if torch.is_grad_enabled() and self.model.training and not torch.compiler.is_compiling():
             carry_codes(self.model, self.context)
         return self._inner(*args, **kwargs)
 
@@ -68,7 +83,7 @@ class StyledGenerate(StyledCall):
         settings = [kwargs, *(vars(config) for config in (*given, own) if config is not None)]  # as transformers looks
         names = ("num_beams", "num_return_sequences")
         counts = [next((s[name] for s in settings if s.get(name)), 1) for name in names]
-        codes = self.context.in_force()
+        codes = self.context.in_force().codes
         repeated = {a: code and replace(code, repeats=max(counts)) for a, code in codes.items()}
         with self.context.hold(repeated):
             return self._inner(*args, **kwargs)
@@ -77,18 +92,26 @@ class StyledGenerate(StyledCall):
 ENTRIES: dict[str, type[StyledCall]] = {"forward": StyledCall, "generate": StyledGenerate}
 
 
+def _ways_in(model: nn.Module) -> list[nn.Module]:
+    """The model, and transformers' backbone inside it: TRL's fused head calls that one directly."""
+    inner = getattr(model, "base_model", model)
+    return [model, inner] if isinstance(inner, nn.Module) and inner is not model else [model]
+
+
 def install_entries(model: nn.Module, context: StyleContext) -> None:
-    """Puts the styled `forward` and `generate` on `model`, once."""
-    for name, entry in ENTRIES.items():
-        if hasattr(model, name) and not isinstance(model.__dict__.get(name), StyledCall):
-            setattr(model, name, entry(model, name, context))
+    """Puts the styled `forward` and `generate` on `model` and on the backbone inside it, once."""
+    for module in _ways_in(model):
+        for name, entry in ENTRIES.items():
+            if hasattr(module, name) and not isinstance(module.__dict__.get(name), StyledCall):
+                setattr(module, name, entry(module, name, context))
 
 
 def remove_entries(model: nn.Module) -> None:
     """Takes them away again."""
-    for name in ENTRIES:
-        entry = model.__dict__.get(name)
-        if isinstance(entry, StyledCall):
-            delattr(model, name)
-            if entry.shadowed is not None:
-                setattr(model, name, entry.shadowed)
+    for module in _ways_in(model):
+        for name in ENTRIES:
+            entry = module.__dict__.get(name)
+            if isinstance(entry, StyledCall):
+                delattr(module, name)
+                if entry.shadowed is not None:
+                    setattr(module, name, entry.shadowed)

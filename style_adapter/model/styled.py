@@ -1,30 +1,21 @@
-"""`styled` and `styles_of`: they find the adapted layers of any module, also where PEFT drops the tuner."""
+"""`styled` and `styles_of`: for any module that holds adapted layers, also where PEFT drops the tuner."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..layers import StyleLayer
-from ..style import OFF, Codes, Style, StyleBank, StyleCode
+from ..style import OFF, Codes, Style, StyleBank, StyleCode, layer_strengths
 from .checkpoint import carry_codes
+from .finding import first_layer
+from .mixed import codes_of_rows
 
+Strength = float | int | Mapping[str, float | int]
 Noise = Float[Tensor, "... noise_dim"]  # [rows, noise_dim], which the bank checks
-
-
-def adapted_layers(model: nn.Module) -> Iterator[StyleLayer]:
-    """The adapted layers of `model`, in module order."""
-    return (module for module in model.modules() if isinstance(module, StyleLayer))
-
-
-def first_layer(model: nn.Module) -> StyleLayer:
-    """Any adapted layer: all share one context and one list of active adapters."""
-    layer = next(adapted_layers(model), None)
-    if layer is None:
-        raise ValueError(f"model={type(model).__name__} must have a style adapter; add one with get_peft_model")
-    return layer
 
 
 def styles_of(model: nn.Module) -> StyleBank:
@@ -46,7 +37,14 @@ def styles_of(model: nn.Module) -> StyleBank:
 
 
 @contextmanager
-def styled(model: nn.Module, styles: Any, *, noise: Noise | None = None) -> Iterator[None]:
+def styled(
+    model: nn.Module,
+    styles: Any,
+    *,
+    noise: Noise | None = None,
+    strength: Strength = 1.0,
+    tiled: bool | None = None,
+) -> Iterator[None]:
     """Inside the block `model` runs in the given style; before and after, and in other threads, as it was.
 
     Args:
@@ -54,6 +52,9 @@ def styled(model: nn.Module, styles: Any, *, noise: Noise | None = None) -> Iter
         styles: A name, a `Style`, a row number, a mixture {name: weight}; a list of these or a LongTensor [batch]
             for one a row; {adapter: styles} where several adapters are active; `OFF` for the frozen backbone.
         noise: z [rows, noise_dim], zero if left out; see `StyleBank.sample_noise`.
+        strength: A factor on the style, one for all layers or by block: {"layers.0-11": 0.5}; see `layer_strengths`.
+        tiled: Whether the model's batch may hold all rows several times, one block after another: what diffusers'
+            classifier-free guidance makes of them, and the default for its models.
 
     Raises:
         ValueError: A merged model, a name that no active adapter has (the message lists the known ones), or shapes
@@ -68,8 +69,14 @@ def styled(model: nn.Module, styles: Any, *, noise: Noise | None = None) -> Iter
     carry_codes(model, context)
     codes = _resolve(model, styles, noise)
     device = layer.adapter_device
-    if device is not None and device.type != "meta":  # moved once here, not once a layer
-        codes = {adapter: code and code.to(device) for adapter, code in codes.items()}
+    with torch.inference_mode(False):  # a compiled graph takes tensors of one kind
+        told: dict[str, Any] = {
+            "tiled": type(model).__module__.startswith("diffusers.") if tiled is None else tiled,
+            "strength": None if strength == 1.0 else layer_strengths(context.layers, strength),
+        }
+        codes = {adapter: code and replace(code, **told) for adapter, code in codes.items()}
+        if device is not None and device.type != "meta":  # moved once here, not once a layer
+            codes = {adapter: code and code.to(device) for adapter, code in codes.items()}
     with context.hold(codes):
         yield
 
@@ -80,6 +87,8 @@ def _resolve(model: nn.Module, styles: Any, noise: Noise | None) -> Codes:
     banks = layer.style_context.banks
     if isinstance(styles, Style) and styles == OFF:
         return dict.fromkeys(banks)
+    if rows := layer.style_context.in_force().rows:
+        return codes_of_rows(rows, banks, styles, noise)
     if isinstance(styles, Mapping) and styles and all(_names_adapter(k, v, banks) for k, v in styles.items()):
         alone = len(styles) == 1
         return {a: banks[a].code(s, noise=noise if alone or banks[a].noise_dim else None) for a, s in styles.items()}

@@ -13,7 +13,10 @@ from ..layers import StyleLayer, keep_unpacked, layer_class
 from ..style import StyleBank, StyleContext
 from .checkpoint import drop_codes
 from .entries import install_entries, remove_entries
-from .styled import Noise, adapted_layers, styled, styles_of
+from .finding import adapted_layers
+from .mixed import mixed_batch
+from .styled import Noise, Strength, styled, styles_of
+from .trainable import in_top_blocks, is_tied, set_trainable
 
 
 class StyleAdapterModel(BaseTuner):
@@ -40,9 +43,11 @@ class StyleAdapterModel(BaseTuner):
         """The bank of the active adapter: names -> `Style`."""
         return styles_of(self.model)
 
-    def styled(self, styles: Any, *, noise: Noise | None = None) -> Any:
+    def styled(
+        self, styles: Any, *, noise: Noise | None = None, strength: Strength = 1.0, tiled: bool | None = None
+    ) -> Any:
         """Context manager: inside the block the model runs in `styles`; see `style_adapter.styled`."""
-        return styled(self.model, styles, noise=noise)
+        return styled(self.model, styles, noise=noise, strength=strength, tiled=tiled)
 
     def _context(self) -> StyleContext:
         """The context that all adapted layers share; a new one before the first layer."""
@@ -65,7 +70,7 @@ class StyleAdapterModel(BaseTuner):
     ) -> None:
         """Adapts one matched module."""
         context = self._context()
-        context.banks[adapter_name] = _bank(peft_config)
+        context.add_bank(adapter_name, _bank(peft_config))
         ranks, alphas = peft_config.rank_pattern, peft_config.alpha_pattern
         r = ranks.get(get_pattern_key(list(ranks), current_key), peft_config.r)
         alpha = alphas.get(get_pattern_key(list(alphas), current_key), peft_config.alpha)
@@ -73,8 +78,11 @@ class StyleAdapterModel(BaseTuner):
             target.update_layer(adapter_name, peft_config, r=r, alpha=alpha, inference_mode=peft_config.inference_mode)
             return
         kwargs = get_quantization_kwargs(self.model)
-        cls = layer_class(target, **kwargs)
-        new_module = cls(target, adapter_name, peft_config, context=context, r=r, alpha=alpha, **kwargs)
+        cls = layer_class(target, current_key, **kwargs)
+        new_module = cls(
+            target, adapter_name, peft_config, context=context, key=current_key, r=r, alpha=alpha, **kwargs
+        )
+        new_module.unties = is_tied(self.model, target)
         if adapter_name not in self.active_adapters:
             new_module.requires_grad_(False)  # a further adapter trains once it is made active
         self._replace_module(parent, target_name, new_module, target)
@@ -84,9 +92,21 @@ class StyleAdapterModel(BaseTuner):
         if not peft_config.inference_mode:
             keep_unpacked(model)
 
+    def _check_target_module_exists(self, peft_config: Any, key: str) -> Any:  # type: ignore[override]  # static there
+        """PEFT's matching, in the last blocks only where `trainable` says so."""
+        found = BaseTuner._check_target_module_exists(peft_config, key)
+        return found and in_top_blocks(self.model, key, peft_config.trainable) and found
+
+    def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
+        """Freezes the backbone, but where `trainable="all"`."""
+        super()._mark_only_adapters_as_trainable(model)
+        set_trainable(model, self.peft_config.values())
+
     def _check_merge_allowed(self) -> None:
-        """Refuses before the first layer is merged what a later one could not do."""
-        super()._check_merge_allowed()
+        """Refuses before the first layer is merged what a later one could not do.
+
+        A tied weight needs no warning: the merged layer gets a weight of its own.
+        """
         for layer in adapted_layers(self.model):
             layer.check_mergeable()
 
@@ -103,12 +123,13 @@ class StyleAdapterModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """Refuses what PEFT would otherwise drop silently."""
-        if kwargs.get("adapter_names") is not None:
-            raise ValueError(
-                "adapter_names must be None for style adapters; pass one style a row instead: model(..., styles=[...])"
-            )
-        yield
+        """Runs each row with its adapter where PEFT's `adapter_names` are given."""
+        adapter_names = kwargs.get("adapter_names")
+        if adapter_names is None:
+            yield
+            return
+        with mixed_batch(self.model, adapter_names):
+            yield
 
 
 def _bank(config: StyleAdapterConfig) -> StyleBank:

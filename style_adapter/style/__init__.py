@@ -8,7 +8,8 @@ Everything that makes a style is linear, so a mixture, a strength or a differenc
 """
 
 from .bank import StyleBank, StyleCode
-from .context import Codes, StyleContext
+from .context import Codes, InForce, StyleContext
 from .mixture import OFF, Style
+from .strength import layer_strengths
 
-__all__ = ["OFF", "Codes", "Style", "StyleBank", "StyleCode", "StyleContext"]
+__all__ = ["OFF", "Codes", "InForce", "Style", "StyleBank", "StyleCode", "StyleContext", "layer_strengths"]

@@ -24,6 +24,8 @@ class StyleCode:
         features: f, one a row, where the adapter has `style_dim > 0`.
         noise: z, one a row, where the adapter has `noise_dim > 0`.
         repeats: How often `generate` repeats each row (beams, returned sequences).
+        tiled: Whether a batch may hold all rows several times, one block after another, as diffusers' guidance does.
+        strength: One factor an adapted layer, by its number; None for 1 everywhere.
     """
 
     ids: Int[Tensor, "rows slots"]
@@ -31,6 +33,8 @@ class StyleCode:
     features: Float[Tensor, "rows style_dim"] | None = None
     noise: Float[Tensor, "rows_noise noise_dim"] | None = None
     repeats: int = 1
+    tiled: bool = False
+    strength: Float[Tensor, " layers"] | None = None
 
     def to(self, device: torch.device) -> "StyleCode":
         """The same code on `device`; itself where it is there already."""

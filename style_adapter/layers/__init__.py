@@ -1,0 +1,19 @@
+"""The adapted layers: one class a kind of base layer, dispatched from a table, thin over `functional.py`."""
+
+from .attention import StyleMultiheadAttention
+from .conv import StyleConv
+from .dispatch import layer_class
+from .embedding import StyleEmbedding
+from .layer import StyleLayer
+from .linear import StyleLinear
+from .packed import keep_unpacked
+
+__all__ = [
+    "StyleConv",
+    "StyleEmbedding",
+    "StyleLayer",
+    "StyleLinear",
+    "StyleMultiheadAttention",
+    "keep_unpacked",
+    "layer_class",
+]

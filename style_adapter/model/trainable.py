@@ -1,0 +1,60 @@
+"""What trains and what does not: blocks, the backbone, shared weights."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from .._peft import PREFIX, STYLE_ADAPTER, AuxiliaryTrainingWrapper
+
+
+def in_top_blocks(model: nn.Module, key: str, trainable: str) -> bool:
+    """Whether the module `key` lies in the last N blocks of its stack, where `trainable` is "top:N".
+
+    A stack is an outermost `nn.ModuleList` (an encoder and a decoder have one each), its members are the blocks; a
+    module outside of any, such as an embedding, lies in no block.
+    """
+    if not trainable.startswith("top:"):
+        return True
+    module, parts = model, key.split(".")
+    for i, part in enumerate(parts[:-1]):
+        module = module.get_submodule(part)
+        if isinstance(module, nn.ModuleList):
+            return int(parts[i + 1]) >= len(module) - int(trainable.removeprefix("top:"))
+    return False
+
+
+def set_trainable(model: nn.Module, configs: Iterable[Any]) -> None:
+    """Makes the backbone train too where a config says `trainable="all"`.
+
+    Raises:
+        ValueError: The backbone is quantised: its weights have no gradient.
+    """
+    training = (config for config in configs if config.peft_type == STYLE_ADAPTER and not config.inference_mode)
+    if not any(config.trainable == "all" for config in training):
+        return
+    auxiliary = [name for name, module in model.named_modules() if isinstance(module, AuxiliaryTrainingWrapper)]
+    for name, parameter in model.named_parameters():
+        if PREFIX in name or name.startswith(tuple(f"{prefix}." for prefix in auxiliary)):
+            continue
+        if not parameter.is_floating_point():
+            raise ValueError(
+                f"trainable='all' must have a floating-point backbone, and {name} is {parameter.dtype}; load the model "
+                "unquantised, or set trainable='adapter'"
+            )
+        parameter.requires_grad_(True)
+
+
+def is_tied(model: nn.Module, target: nn.Module) -> bool:
+    """Whether another module of `model` has the weight of `target` too, as tied embeddings do."""
+    weight = getattr(target, "weight", None)
+    if not isinstance(target, (nn.Embedding, nn.Linear)) or weight is None:
+        return False
+    if not isinstance(target, nn.Embedding) and target is not _output_embeddings(model):
+        return False
+    return sum(weight is parameter for module in model.modules() for parameter in module._parameters.values()) > 1
+
+
+def _output_embeddings(model: nn.Module) -> nn.Module | None:
+    """The head over the vocabulary, if the model has one."""
+    return model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
