@@ -148,6 +148,11 @@ class GatedFactors(nn.Module, BaseTunerLayer):
             return gate.repeat_interleave(code.repeats, dim=0)
         if code.tiled and batch % rows == 0:
             return gate.repeat(batch // rows, 1)
+        if named := self.style_context.in_force().rows:
+            raise ValueError(  # PEFT's own words
+                f"Length of `adapter_names` should be the same as the number of inputs, but got {len(named)} and "
+                f"{batch} respectively."
+            )
         raise ValueError(
             f"styles: {rows} styles for a batch of {batch} rows; give one style for the batch or exactly {batch}, one "
             "a row (a batch that holds all rows several times in turn, as classifier-free guidance makes it, wants "
