@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from types import MethodType
+from types import CodeType, MethodType
 from typing import Any
 
 import torch
@@ -36,6 +36,11 @@ class StyledCall:
         rest = [p for p in shown.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
         return shown.replace(parameters=[*named, extra, *rest])
 
+    @property
+    def __code__(self) -> CodeType:
+        """The code of the class's method: torch.export notes where a forward is written."""
+        return inspect.unwrap(getattr(type(self.model), self.name)).__code__
+
     def _inner(self, *args: Any, **kwargs: Any) -> Any:
         """What the call does without styles."""
         if self.shadowed is not None:
@@ -66,11 +71,14 @@ class StyledCall:
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         """One forward: what recomputes in backward takes the codes along."""
-        # where a compiled forward recomputes, the codes are inputs of its graph; where it breaks there, `styled` or an
-        # earlier forward has wrapped the function already
-        if torch.is_grad_enabled() and self.model.training and not torch.compiler.is_compiling():
-            carry_codes(self.model, self.context)
+        if torch.is_grad_enabled() and self.model.training:
+            self._carry()
         return self._inner(*args, **kwargs)
+
+    @torch.compiler.assume_constant_result  # a compiled forward does this while it is compiled
+    def _carry(self) -> None:
+        """Wraps the checkpointing functions."""
+        carry_codes(self.model, self.context)
 
 
 class StyledGenerate(StyledCall):

@@ -1,7 +1,6 @@
 """The tuner: injects the adapted layers and opens the ways into the inner model."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from peft import PeftConfig
@@ -121,15 +120,10 @@ class StyleAdapterModel(BaseTuner):
         drop_codes(self.model)
         return model
 
-    @contextmanager
-    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> AbstractContextManager[None]:
         """Runs each row with its adapter where PEFT's `adapter_names` are given."""
         adapter_names = kwargs.get("adapter_names")
-        if adapter_names is None:
-            yield
-            return
-        with mixed_batch(self.model, adapter_names):
-            yield
+        return nullcontext() if adapter_names is None else mixed_batch(self.model, adapter_names)
 
 
 def _bank(config: StyleAdapterConfig) -> StyleBank:
