@@ -1,6 +1,7 @@
 """The ways into the inner model: its `forward` and `generate`, which also take `styles` and `style_noise`."""
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from types import MethodType
@@ -66,11 +67,17 @@ class StyledCall:
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         """One forward: what recomputes in backward takes the codes along."""
-        # where a compiled forward recomputes, the codes are inputs of its graph; where it breaks there, `styled` or an
-        # earlier forward has wrapped the function already
-        if torch.is_grad_enabled() and self.model.training and not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            # what recomputes has the codes as inputs of its graph; where the graph breaks there, `styled` or an earlier
+            # forward has wrapped the checkpointing function already
+            return self._inner(*args, **kwargs)
+        if torch.is_grad_enabled() and self.model.training:
             carry_codes(self.model, self.context)
-        return self._inner(*args, **kwargs)
+        if not self.context.holds_rows():
+            return self._inner(*args, **kwargs)
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim() > 1]
+        with self.context.called_with([tensor.shape[1] for tensor in tensors]):
+            return self._inner(*args, **kwargs)
 
 
 class StyledGenerate(StyledCall):
@@ -84,9 +91,10 @@ class StyledGenerate(StyledCall):
         names = ("num_beams", "num_return_sequences")
         counts = [next((s[name] for s in settings if s.get(name)), 1) for name in names]
         codes = self.context.in_force().codes
-        repeated = {a: code and replace(code, repeats=max(counts)) for a, code in codes.items()}
+        repeats = (*counts, math.prod(counts))  # Whisper repeats for both, the others for the larger one
+        repeated = {a: code and replace(code, repeats=repeats) for a, code in codes.items()}
         with self.context.hold(repeated):
-            return self._inner(*args, **kwargs)
+            return super()._run(*args, **kwargs)
 
 
 ENTRIES: dict[str, type[StyledCall]] = {"forward": StyledCall, "generate": StyledGenerate}

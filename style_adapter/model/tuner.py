@@ -18,6 +18,8 @@ from .mixed import mixed_batch
 from .styled import Noise, Strength, styled, styles_of
 from .trainable import in_top_blocks, is_tied, set_trainable
 
+MAMBA_TYPES = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
+
 
 class StyleAdapterModel(BaseTuner):
     """Injects style-conditioned low-rank layers into a frozen model; what `get_peft_model` puts around it.
@@ -96,6 +98,20 @@ class StyleAdapterModel(BaseTuner):
         """PEFT's matching, in the last blocks only where `trainable` says so."""
         found = BaseTuner._check_target_module_exists(peft_config, key)
         return found and in_top_blocks(self.model, key, peft_config.trainable) and found
+
+    def _check_target_module_compatiblity(self, peft_config: Any, model: nn.Module, target_name: str) -> None:
+        """Refuses modules whose weight the model reads without calling them: their adapter would never run.
+
+        Raises:
+            ValueError: Such a module of a Mamba-like model.
+        """
+        super()._check_target_module_compatiblity(peft_config, model, target_name)
+        kind = self.get_model_config(model).get("model_type")
+        if kind in MAMBA_TYPES and target_name in ("out_proj", "conv1d", "dt_proj"):
+            raise ValueError(
+                f"target_modules matched {target_name!r}, which must not be adapted in a {kind} model: its forward is "
+                "never called; name it in exclude_modules"
+            )
 
     def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
         """Freezes the backbone, but where `trainable="all"`."""
