@@ -7,15 +7,16 @@ transformers and diffusers then know `StyleAdapterConfig`. What trains or evalua
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._peft import register
+from ._peft import extend, register
+from .card import write_card
 from .config import StyleAdapterConfig
+from .hub import push_to_hub
 from .model import StyleAdapterModel, styled, styles_of
 from .style import OFF, Style, StyleBank
 
 if TYPE_CHECKING:
     from .adversary import StyleDiscriminator
     from .arguments import StyleTrainingArguments
-    from .card import write_card
     from .evaluation import Evaluation, before_after
     from .export import export_lora
     from .game import StyleGame
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from .training import write_report
 
 register(StyleAdapterConfig, StyleAdapterModel)
+# PEFT's card would name the folder of a local backbone, which the hub refuses; its push would leave that card out.
+extend("create_or_update_model_card", write_card)
+extend("push_to_hub", push_to_hub)
 
 __version__ = "0.1.0.dev0"
 
@@ -44,6 +48,7 @@ __all__ = [
     "classify",
     "export_lora",
     "load",
+    "push_to_hub",
     "styled",
     "styles_of",
     "transfer",
@@ -63,7 +68,6 @@ _AT_FIRST_USE = {
     "export_lora": "export",
     "load": "pipeline",
     "transfer": "pipeline",
-    "write_card": "card",
     "write_report": "training",
 }
 

@@ -3,12 +3,14 @@
 A PEFT release can break this file only. Public PEFT names may be imported anywhere.
 """
 
+import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import peft
 from packaging.version import Version
-from peft import PeftConfig, PeftType
+from peft import PeftConfig, PeftModel, PeftType
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import (
     BaseTuner,
@@ -33,6 +35,7 @@ __all__ = [
     "PREFIX",
     "STYLE_ADAPTER",
     "check_adapters_to_merge",
+    "extend",
     "features_of",
     "get_pattern_key",
     "get_quantization_kwargs",
@@ -98,3 +101,20 @@ def register(config_cls: type[PeftConfig], model_cls: Any) -> None:
     _warn_if_untested()
     if STYLE_ADAPTER not in PEFT_TYPE_TO_TUNER_MAPPING:
         register_peft_method(name="style_adapter", config_cls=config_cls, model_cls=model_cls, prefix=PREFIX)
+
+
+def extend(name: str, ours: Callable[..., Any]) -> None:
+    """`PeftModel.<name>` becomes `ours(model, ...)` where a style adapter is active, and stays PEFT's for all others.
+
+    The tuner is never told which `PeftModel` holds it, so the class is the only place.
+    """
+    theirs = getattr(PeftModel, name)
+
+    @functools.wraps(theirs)
+    def method(self: PeftModel, *args: Any, **kwargs: Any) -> Any:
+        """One of the two."""
+        active = self.peft_config.get(self.active_adapters[0])
+        mine = active is not None and active.peft_type == STYLE_ADAPTER
+        return ours(self, *args, **kwargs) if mine else theirs(self, *args, **kwargs)
+
+    setattr(PeftModel, name, method)

@@ -20,7 +20,7 @@ FLOORS = {
     **dict.fromkeys(["arguments", "layers"], 2),
     **dict.fromkeys(["model", "recipe"], 3),
     **dict.fromkeys(["card", "export", "game", "pipeline"], 4),
-    **dict.fromkeys(["evaluation", "tasks"], 5),
+    **dict.fromkeys(["evaluation", "hub", "tasks"], 5),
     **dict.fromkeys(["trainer"], 6),
     **dict.fromkeys(["app", "server", "training"], 7),
     **dict.fromkeys(["cli"], 8),
