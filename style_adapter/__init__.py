@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation, before_after
     from .export import export_lora
     from .game import StyleGame
+    from .loras import from_loras
     from .metrics import StyleJudge
     from .pipeline import classify, load, transfer
     from .trainer import StyleTrainer
@@ -47,6 +48,7 @@ __all__ = [
     "before_after",
     "classify",
     "export_lora",
+    "from_loras",
     "load",
     "push_to_hub",
     "styled",
@@ -66,6 +68,7 @@ _AT_FIRST_USE = {
     "before_after": "evaluation",
     "classify": "pipeline",
     "export_lora": "export",
+    "from_loras": "loras",
     "load": "pipeline",
     "transfer": "pipeline",
     "write_report": "training",

@@ -4,8 +4,9 @@ A PEFT release can break this file only. Public PEFT names may be imported anywh
 """
 
 import functools
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import peft
@@ -35,6 +36,7 @@ __all__ = [
     "PREFIX",
     "STYLE_ADAPTER",
     "check_adapters_to_merge",
+    "exact_targets",
     "extend",
     "features_of",
     "get_pattern_key",
@@ -61,6 +63,19 @@ def features_of(layer: nn.Module) -> tuple[int, int]:
             "out of target_modules"
         )
     return d_in, d_out
+
+
+def exact_targets(names: Sequence[str], modules: Iterable[str]) -> list[str] | str:
+    """`names` as `target_modules` that match these modules alone: PEFT takes a name for the end of a longer one too.
+
+    >>> exact_targets(["lin"], ["lin", "mlp"]), exact_targets(["lin"], ["lin", "mlp.lin"])
+    (['lin'], 'lin')
+    """
+    wanted = set(names)
+    ends = (name[dot.end() :] for name in modules if name not in wanted for dot in re.finditer(r"\.", name))
+    if not wanted.isdisjoint(ends):
+        return "|".join(map(re.escape, names))  # one string is matched as a whole
+    return sorted(names)
 
 
 def _add_peft_type(name: str) -> PeftType:

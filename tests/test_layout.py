@@ -19,7 +19,7 @@ FLOORS = {
     **dict.fromkeys(["adversary", "config", "data", "losses", "metrics", "plots", "style"], 1),
     **dict.fromkeys(["arguments", "layers"], 2),
     **dict.fromkeys(["model", "recipe"], 3),
-    **dict.fromkeys(["card", "export", "game", "pipeline"], 4),
+    **dict.fromkeys(["card", "export", "game", "loras", "pipeline"], 4),
     **dict.fromkeys(["evaluation", "hub", "tasks"], 5),
     **dict.fromkeys(["trainer"], 6),
     **dict.fromkeys(["app", "server", "training"], 7),

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from peft import PeftConfig
-from torch import nn
+from torch import Tensor, nn
 
 from .._peft import DEFAULT_TARGETS, PREFIX, BaseTuner, get_pattern_key, get_quantization_kwargs
 from ..config import StyleAdapterConfig
@@ -13,6 +13,7 @@ from ..layers import StyleLayer, keep_unpacked, layer_class
 from ..style import StyleBank, StyleContext
 from .checkpoint import drop_codes
 from .entries import install_entries, remove_entries
+from .evolve import described, evolved
 from .finding import adapted_layers
 from .mixed import mixed_batch
 from .styled import Noise, Strength, styled, styles_of
@@ -146,6 +147,27 @@ class StyleAdapterModel(BaseTuner):
             return
         with mixed_batch(self.model, adapter_names):
             yield
+
+    @classmethod
+    def _get_adapter_state_dict(  # type: ignore[override]  # our own config
+        cls,
+        model: nn.Module,
+        config: StyleAdapterConfig,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+        unwanted_adapter_names: list[str],
+    ) -> dict[str, Tensor]:
+        """PEFT's choice of tensors to save, and the names of the gates' rows."""
+        tensors = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
+        return described(tensors, config.styles)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(  # type: ignore[override]  # our own config
+        cls, model: nn.Module, config: StyleAdapterConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """PEFT's keys, and each gate's row where the model has the style of its name."""
+        tensors = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        return evolved(tensors, config.styles, model.state_dict())
 
 
 def _bank(config: StyleAdapterConfig) -> StyleBank:
