@@ -1,7 +1,8 @@
 """What leaves the house: one fixed style as a plain LoRA, exactly and at the same rank."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
@@ -14,7 +15,7 @@ from ._peft import PREFIX, STYLE_ADAPTER, exact_targets
 from .config import StyleAdapterConfig
 from .functional import fixed_b
 from .layers import StyleConv, StyleEmbedding, StyleLayer, StyleLinear
-from .style import StyleCode
+from .style import StyleCode, layer_strengths
 
 # What PEFT calls A and B of a layer; their shapes are ours.
 FACTOR_NAMES: dict[type[StyleLayer], tuple[str, str]] = {
@@ -29,6 +30,7 @@ def export_lora(
     folder: str | os.PathLike[str],
     *,
     style: Any = None,
+    strength: float | int | Mapping[str, float | int] = 1.0,
     adapter_name: str | None = None,
     include_modules_to_save: bool = False,
 ) -> LoraConfig:
@@ -41,6 +43,7 @@ def export_lora(
         model: A model with a style adapter.
         folder: Made if missing; gets `adapter_config.json` and `adapter_model.safetensors`.
         style: A name, a `Style`, a mixture; the default style if left out.
+        strength: A factor on the style, for all layers or by block, as `styled` takes it.
         adapter_name: Which adapter; the active one if left out.
         include_modules_to_save: Whether modules that were trained whole, such as a classifier's head, go along, which
             PEFT loads and vLLM refuses. Without it an adapter that has some is not exported: it would lose them.
@@ -57,6 +60,9 @@ def export_lora(
     layers = dict(_adapted_layers(model, adapter))
     bank = next(iter(layers.values())).style_context.banks[adapter]
     code = bank.default_code() if style is None else bank.code(style)
+    if strength != 1.0:
+        names = next(iter(layers.values())).style_context.layers
+        code = replace(code, strength=layer_strengths(names, strength))
     tensors = _whole_modules(model, adapter) if include_modules_to_save else {}
     for name, layer in layers.items():
         tensors |= {f"{name}.{key}": tensor for key, tensor in lora_tensors(layer, adapter, code).items()}

@@ -78,6 +78,17 @@ def test_export_loads_in_stock_peft_that_never_saw_this_package(tmp_path):
         assert (found[name] - found[f"{name} without"]).abs().max() > 0.01
 
 
+def test_export_of_a_strength_by_block_is_what_styled_runs(tmp_path):
+    model, backbone = randomised(adapted(llama())).eval(), llama().eval()
+    strength = {"layers.0-0": 0.25, "q_proj": -2.0}
+    with model.styled("loud", strength=strength):
+        expected = logits(model)
+    assert not torch.allclose(expected, logits(model, styles="loud"), atol=1e-3)
+    export_lora(model, tmp_path, style="loud", strength=strength)
+    found = logits(PeftModel.from_pretrained(backbone, tmp_path))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_export_gives_the_same_model_in_this_process(tmp_path, name):
     model, style, backbone = case(name)
