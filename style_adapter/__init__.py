@@ -17,6 +17,7 @@ from .style import OFF, Style, StyleBank
 if TYPE_CHECKING:
     from .adversary import StyleDiscriminator
     from .arguments import StyleTrainingArguments
+    from .data import StyleCollator
     from .evaluation import Evaluation, before_after
     from .export import export_lora
     from .game import StyleGame
@@ -40,6 +41,7 @@ __all__ = [
     "StyleAdapterConfig",
     "StyleAdapterModel",
     "StyleBank",
+    "StyleCollator",
     "StyleDiscriminator",
     "StyleGame",
     "StyleJudge",
@@ -60,6 +62,7 @@ __all__ = [
 
 _AT_FIRST_USE = {
     "Evaluation": "evaluation",
+    "StyleCollator": "data",
     "StyleDiscriminator": "adversary",
     "StyleGame": "game",
     "StyleJudge": "metrics",
