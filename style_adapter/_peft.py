@@ -47,7 +47,7 @@ __all__ = [
 
 PREFIX = "style_adapter_"
 DEFAULT_TARGETS: dict[str, list[str]] = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING  # type: ignore[assignment]  # PEFT types it in two ways
-TESTED = ("0.21", "0.22")  # from, up to but without
+TESTED = ("0.21.2", "0.22")  # from, up to but without; earlier ones fail on encoder-decoders with these transformers
 
 
 def features_of(layer: nn.Module) -> tuple[int, int]:
