@@ -7,24 +7,30 @@ transformers and diffusers then know `StyleAdapterConfig`. What trains or evalua
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._peft import register
+from ._peft import extend, register
+from .card import write_card
 from .config import StyleAdapterConfig
+from .hub import push_to_hub
 from .model import StyleAdapterModel, styled, styles_of
 from .style import OFF, Style, StyleBank
 
 if TYPE_CHECKING:
     from .adversary import StyleDiscriminator
     from .arguments import StyleTrainingArguments
-    from .card import write_card
+    from .data import StyleCollator
     from .evaluation import Evaluation, before_after
     from .export import export_lora
     from .game import StyleGame
+    from .loras import from_loras
     from .metrics import StyleJudge
     from .pipeline import classify, load, transfer
     from .trainer import StyleTrainer
     from .training import write_report
 
 register(StyleAdapterConfig, StyleAdapterModel)
+# PEFT's card would name the folder of a local backbone, which the hub refuses; its push would leave that card out.
+extend("create_or_update_model_card", write_card)
+extend("push_to_hub", push_to_hub)
 
 __version__ = "0.1.0.dev0"
 
@@ -35,6 +41,7 @@ __all__ = [
     "StyleAdapterConfig",
     "StyleAdapterModel",
     "StyleBank",
+    "StyleCollator",
     "StyleDiscriminator",
     "StyleGame",
     "StyleJudge",
@@ -43,7 +50,9 @@ __all__ = [
     "before_after",
     "classify",
     "export_lora",
+    "from_loras",
     "load",
+    "push_to_hub",
     "styled",
     "styles_of",
     "transfer",
@@ -53,6 +62,7 @@ __all__ = [
 
 _AT_FIRST_USE = {
     "Evaluation": "evaluation",
+    "StyleCollator": "data",
     "StyleDiscriminator": "adversary",
     "StyleGame": "game",
     "StyleJudge": "metrics",
@@ -61,9 +71,9 @@ _AT_FIRST_USE = {
     "before_after": "evaluation",
     "classify": "pipeline",
     "export_lora": "export",
+    "from_loras": "loras",
     "load": "pipeline",
     "transfer": "pipeline",
-    "write_card": "card",
     "write_report": "training",
 }
 

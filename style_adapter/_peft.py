@@ -3,12 +3,15 @@
 A PEFT release can break this file only. Public PEFT names may be imported anywhere.
 """
 
+import functools
+import re
 import warnings
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import peft
 from packaging.version import Version
-from peft import PeftConfig, PeftType
+from peft import PeftConfig, PeftModel, PeftType
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import (
     BaseTuner,
@@ -33,6 +36,8 @@ __all__ = [
     "PREFIX",
     "STYLE_ADAPTER",
     "check_adapters_to_merge",
+    "exact_targets",
+    "extend",
     "features_of",
     "get_pattern_key",
     "get_quantization_kwargs",
@@ -42,7 +47,7 @@ __all__ = [
 
 PREFIX = "style_adapter_"
 DEFAULT_TARGETS: dict[str, list[str]] = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING  # type: ignore[assignment]  # PEFT types it in two ways
-TESTED = ("0.21", "0.22")  # from, up to but without
+TESTED = ("0.21.2", "0.22")  # from, up to but without; earlier ones fail on encoder-decoders with these transformers
 
 
 def features_of(layer: nn.Module) -> tuple[int, int]:
@@ -58,6 +63,19 @@ def features_of(layer: nn.Module) -> tuple[int, int]:
             "out of target_modules"
         )
     return d_in, d_out
+
+
+def exact_targets(names: Sequence[str], modules: Iterable[str]) -> list[str] | str:
+    """`names` as `target_modules` that match these modules alone: PEFT takes a name for the end of a longer one too.
+
+    >>> exact_targets(["lin"], ["lin", "mlp"]), exact_targets(["lin"], ["lin", "mlp.lin"])
+    (['lin'], 'lin')
+    """
+    wanted = set(names)
+    ends = (name[dot.end() :] for name in modules if name not in wanted for dot in re.finditer(r"\.", name))
+    if not wanted.isdisjoint(ends):
+        return "|".join(map(re.escape, names))  # one string is matched as a whole
+    return sorted(names)
 
 
 def _add_peft_type(name: str) -> PeftType:
@@ -98,3 +116,20 @@ def register(config_cls: type[PeftConfig], model_cls: Any) -> None:
     _warn_if_untested()
     if STYLE_ADAPTER not in PEFT_TYPE_TO_TUNER_MAPPING:
         register_peft_method(name="style_adapter", config_cls=config_cls, model_cls=model_cls, prefix=PREFIX)
+
+
+def extend(name: str, ours: Callable[..., Any]) -> None:
+    """`PeftModel.<name>` becomes `ours(model, ...)` where a style adapter is active, and stays PEFT's for all others.
+
+    The tuner is never told which `PeftModel` holds it, so the class is the only place.
+    """
+    theirs = getattr(PeftModel, name)
+
+    @functools.wraps(theirs)
+    def method(self: PeftModel, *args: Any, **kwargs: Any) -> Any:
+        """One of the two."""
+        active = self.peft_config.get(self.active_adapters[0])
+        mine = active is not None and active.peft_type == STYLE_ADAPTER
+        return ours(self, *args, **kwargs) if mine else theirs(self, *args, **kwargs)
+
+    setattr(PeftModel, name, method)

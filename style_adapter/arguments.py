@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -105,6 +106,10 @@ class StyleTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"early_stopping_patience={self.early_stopping_patience} must come with evaluations; set eval_strategy"
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle holds: Trainer writes one into the run's folder, and may upload it, so no token."""
+        return vars(self) | {"hub_token": None}
 
     def _check_game(self) -> None:
         """Options that choose among known ones."""

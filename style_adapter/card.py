@@ -1,12 +1,15 @@
 """The model card, written by the run: what the adapter is, how to use it with and without this package, its numbers."""
 
+import json
 import os
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from peft import PeftModel
 
 from .config import StyleAdapterConfig
@@ -22,7 +25,8 @@ stays frozen; a style, a mixture or a strength is chosen at inference.
 
 ## Use it
 
-`import style_adapter` first: without it PEFT answers `KeyError: 'STYLE_ADAPTER'`.
+`import style_adapter` first: without it PEFT answers `KeyError: 'STYLE_ADAPTER'`, which means that it has not been told
+of this method, not that a file is broken.
 
 ```python
 {{ usage }}
@@ -30,13 +34,15 @@ stays frozen; a style, a mixture or a strength is chosen at inference.
 
 {{ without }}
 
-## Numbers
+{{ measured }}
+"""
+MEASURED = """## Numbers
 
-{{ numbers }}
+{numbers}
 
 ## Training
 
-{{ recipe }}
+{recipe}
 
 ## Limits
 
@@ -46,30 +52,36 @@ what a judge sees in words, marks and letters; read the outputs before you rely 
 """
 
 _USAGE = {
-    "transfer": """import style_adapter
-from peft import {auto_class}
-from style_adapter import transfer
-from transformers import AutoTokenizer
+    "transfer": """from style_adapter import load, transfer
 
-model = {auto_class}.from_pretrained("{repo}")
-tokenizer = AutoTokenizer.from_pretrained("{repo}")
+model, tokenizer = load({repo}{where})
 bank = model.styles
-print(transfer(model, tokenizer, ["your text"], {first!r}))
-print(transfer(model, tokenizer, ["your text"], 0.7 * bank[{first!r}] + 0.3 * bank[{last!r}]))""",
+print(transfer(model, tokenizer, ["your text"], {first}))
+print(transfer(model, tokenizer, ["your text"], 0.7 * bank[{first}] + 0.3 * bank[{last}]))""",
     "classification": """from style_adapter import classify, load
 
-model, tokenizer = load("{repo}")
+model, tokenizer = load({repo}{where})
 print(classify(model, tokenizer, ["your text"]))""",
 }
-_WITHOUT = {
-    "transfer": """Without this package: `style-adapter export --adapter {repo} --style {quoted} OUT` writes a plain
-LoRA of one style or mixture, which stock PEFT, vLLM or diffusers load.""",
-    "classification": "The head of the classifier is trained too, so no plain LoRA holds it: merge a style instead.",
-}
+_EXPORT = """`style-adapter export --adapter {repo_word} --style {first_word} OUT` writes one style, or a mixture, as a
+plain LoRA that stock PEFT, vLLM or diffusers load without this package."""
+_LORA = """Without this package, {which} is a plain LoRA of its own for stock PEFT, vLLM or diffusers:
+
+```python
+from peft import PeftModel
+from transformers import {auto_class}
+
+backbone = {auto_class}.from_pretrained({base})
+model = PeftModel.from_pretrained(backbone, {repo}, subfolder={folder})
+```"""
+_LOST = """Without this package there is no way in: the adapter has trained {lost} too, which a plain LoRA of one style
+would lose. Merge one instead, inside `with model.styled({first})`: `model.merge_and_unload()` leaves a plain model."""
 _AUTO_CLASS = {
-    "CAUSAL_LM": "AutoPeftModelForCausalLM",
-    "SEQ_2_SEQ_LM": "AutoPeftModelForSeq2SeqLM",
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
 }
+_SHOWN = 50  # styles, and options of them, that a card lists by name
 
 
 def write_card(
@@ -79,59 +91,111 @@ def write_card(
     repo: str | None = None,
     numbers: str = "",
     recipe: Mapping[str, Any] | None = None,
+    lora: Mapping[str, str] | None = None,
+    base_model_id: str | None = None,
 ) -> ModelCard:
     """Writes `README.md` for the active adapter into `folder`.
+
+    Where neither numbers nor recipe is given and a card of this function's is there already, its title stays unless
+    `repo` is another, and so does all that follows `## Numbers`: what the run measured, and what was added by hand.
 
     Args:
         model: The trained model.
         folder: Where the adapter was saved.
         repo: The hub id to show in the snippets; the folder's name if left out.
         numbers: Markdown with the measured table, and the command that prints it.
-        recipe: What the run was, option by option; paths of this machine are left out.
+        recipe: What the run was, option by option; paths of this machine and tokens are left out.
+        lora: Where the plain LoRA of each style stands beside the adapter, such as `{"kjv": "lora/kjv"}`.
+        base_model_id: The backbone's hub id; the recorded one if left out, and none where that is a local folder.
 
     Returns:
         The card as written.
     """
     config = model.peft_config[model.active_adapters[0]]
     assert isinstance(config, StyleAdapterConfig)
-    task_type = str(getattr(config.task_type, "value", config.task_type))
-    names, title = config.styles, repo or Path(folder).resolve().name
-    kind = "classification" if task_type == "SEQ_CLS" else "transfer"
-    facts = {
-        "repo": title,
-        "auto_class": _AUTO_CLASS.get(task_type, "AutoPeftModel"),
-        "first": names[0],
-        "last": names[-1],
-        "quoted": shlex.quote(names[0]),
-    }
+    path, names = Path(folder) / "README.md", config.styles
+    kept = path.read_text("utf-8") if has_card(folder) and not numbers and recipe is None else ""
+    title = repo or (_TITLE.findall(kept) or [Path(folder).resolve().name])[0]
+    measured = kept[kept.index(_FIRST_MEASURED) :] if _FIRST_MEASURED in kept else _measured(numbers, recipe or {})
+    base = base_model_id or hub_base(config.base_model_name_or_path)
     card = ModelCard.from_template(
-        ModelCardData(
-            library_name="peft", base_model=_hub_base(config), tags=["style_adapter", "style-transfer", "peft"]
-        ),
+        ModelCardData(library_name="peft", base_model=base, tags=["style_adapter", "style-transfer", "peft"]),
         template_str=TEMPLATE,
         title=title,
-        base=_hub_base(config) or "its backbone",
+        base=base or "its backbone",
         count=f"{len(names)} style{'s' if len(names) > 1 else ''}",
-        names=", ".join(names[:50]) + (", ..." if len(names) > 50 else ""),
-        usage=_USAGE[kind].format(**facts),
-        without=_WITHOUT[kind].format(**facts),
-        numbers=numbers or "None measured yet: `style-adapter evaluate` prints and keeps them.",
-        recipe=_option_list(recipe or {}),
+        names=", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else ""),
+        measured=measured.strip(),
+        **_ways_in(config, title, base, lora or {}),
     )
-    card.save(Path(folder) / "README.md")
+    card.save(path)
     return card
 
 
 def has_card(folder: str | os.PathLike[str]) -> bool:
-    """Whether `folder` holds a card of `write_card`'s, and not the one that PEFT writes with each adapter."""
+    """Whether `folder` holds a card of `write_card`'s, and not the one that PEFT writes with an adapter."""
     path = Path(folder) / "README.md"
     return path.exists() and "import style_adapter" in path.read_text("utf-8")
 
 
-def _hub_base(config: StyleAdapterConfig) -> str | None:
+def hub_base(base: str | None) -> str | None:
     """The backbone's id; None where it is a local folder: nobody else has that, and the hub would refuse the card."""
-    base = config.base_model_name_or_path
-    return None if base is None or _is_local(base) else base
+    if base is None or _is_local(base):
+        return None
+    try:
+        validate_repo_id(base)
+    except HFValidationError:
+        return None
+    return base
+
+
+def beyond_lora(config: StyleAdapterConfig) -> list[str]:
+    """What the adapter has trained that a plain LoRA of one style would lose; empty where it can be exported."""
+    backbone = ["the backbone"] if config.trainable == "all" else []
+    biases = [] if config.bias == "none" else ["biases"]
+    return [*backbone, *biases, *(f"`{name}`" for name in config.modules_to_save or ())]
+
+
+def _ways_in(config: StyleAdapterConfig, repo: str, base: str | None, lora: Mapping[str, str]) -> dict[str, str]:
+    """The two snippets: with this package, and without."""
+    task_type = str(getattr(config.task_type, "value", config.task_type))
+    kind = "classification" if task_type == "SEQ_CLS" else "transfer"
+    names = config.styles
+    strings = {"repo": repo, "first": names[0], "last": names[-1], "base": base or _UNNAMED}
+    facts = {name: json.dumps(text, ensure_ascii=False) for name, text in strings.items()}  # as Python writes them too
+    facts |= {f"{name}_word": shlex.quote(text) for name, text in strings.items()}
+    usage = _USAGE[kind].format(**facts, where="" if base else f", base={facts['base']}")
+    if beyond_lora(config):
+        without = _LOST.format(**facts, lost=" and ".join(beyond_lora(config)))
+    elif lora:
+        facts |= {"which": _which(lora, names), "folder": json.dumps(next(iter(lora.values())), ensure_ascii=False)}
+        without = _LORA.format(**facts, auto_class=_AUTO_CLASS.get(task_type, "AutoModel"))
+        without += f"\n\n{_EXPORT.format(**facts)}"
+    else:
+        without = _EXPORT.format(**facts)
+    return {"usage": usage, "without": without}
+
+
+_UNNAMED = "the backbone that it was trained on"
+
+
+def _which(lora: Mapping[str, str], names: Sequence[str]) -> str:
+    """Which styles have a LoRA, and where."""
+    folders = [f"`{folder}`" for folder in lora.values()]
+    listed = ", ".join(folders[:_SHOWN]) + (", ..." if len(folders) > _SHOWN else "")
+    return f"{'each style' if len(lora) == len(names) else 'some styles'} ({listed})"
+
+
+_TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
+_FIRST_MEASURED = "## Numbers\n"
+
+
+def _measured(numbers: str, recipe: Mapping[str, Any]) -> str:
+    """The part that only the run knows."""
+    return MEASURED.format(
+        numbers=numbers or "None measured yet: `style-adapter evaluate` prints and keeps them.",
+        recipe=_option_list(recipe),
+    )
 
 
 def _is_local(value: Any) -> bool:
@@ -145,5 +209,6 @@ def _is_local(value: Any) -> bool:
 
 def _option_list(recipe: Mapping[str, Any]) -> str:
     """One line an option."""
-    lines = [f"- `{name}`: {value}" for name, value in recipe.items() if not _is_local(value)]
+    shown = {n: v for n, v in recipe.items() if not _is_local(v) and not n.endswith("token")}  # hub_token is a secret
+    lines = [f"- `{name}`: {value}" for name, value in shown.items()]
     return "\n".join(lines) or "Not recorded."

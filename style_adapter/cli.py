@@ -1,4 +1,4 @@
-"""The terminal: `style-adapter train | transfer | evaluate | export`."""
+"""The terminal: `style-adapter train | transfer | evaluate | export | push`."""
 
 import argparse
 import re
@@ -72,11 +72,29 @@ def export(options: argparse.Namespace) -> None:
     print(f"{options.folder}: load it with PeftModel.from_pretrained(backbone, {str(options.folder)!r})")
 
 
+def push(options: argparse.Namespace) -> None:
+    """Upload a run's folder to the hub: adapter, card, plots, and each style as a plain LoRA."""
+    from .hub import push_to_hub
+    from .pipeline import load
+
+    model, _ = load(options.adapter, base=options.base)
+    commit = push_to_hub(
+        model,
+        options.repo,
+        folder=options.adapter,
+        base_model_id=options.base_model_id,
+        private=options.private or None,
+        revision=options.revision,
+    )
+    print(commit)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": train,
     "transfer": transfer,
     "evaluate": evaluate,
     "export": export,
+    "push": push,
 }
 
 
@@ -93,8 +111,9 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["train"].usage = "style-adapter train [-h] [recipe] [--OPTION VALUE ...]"
     parsers["train"].add_argument("recipe", nargs="?", help="YAML file of `option: value` lines")
     add_options(parsers["train"])
-    for name in ("transfer", "evaluate", "export"):
-        parsers[name].add_argument("--adapter", required=True, help="Folder or hub id of the adapter")
+    for name in ("transfer", "evaluate", "export", "push"):
+        if name != "push":
+            parsers[name].add_argument("--adapter", required=True, help="Folder or hub id of the adapter")
         parsers[name].add_argument(
             "--base", help="Folder or hub id of the backbone, where the recorded one is not at hand"
         )
@@ -115,6 +134,11 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["evaluate"].add_argument("--data", required=True, help="Test rows: source, target, style")
     parsers["evaluate"].add_argument("--judge-data", required=True, help="Rows the judge of styles is fitted on")
     parsers["export"].add_argument("folder", type=Path, help="Folder for the LoRA")
+    parsers["push"].add_argument("adapter", help="Folder of the run")
+    parsers["push"].add_argument("repo", help="Hub id to upload to, such as me/kjv-style; made if missing")
+    parsers["push"].add_argument("--base-model-id", help="Hub id of the backbone, where a local folder is recorded")
+    parsers["push"].add_argument("--private", action="store_true", help="Make a new repo private")
+    parsers["push"].add_argument("--revision", help="Branch to upload to, made if missing (default: main)")
     return parser
 
 

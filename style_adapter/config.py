@@ -9,6 +9,7 @@ from peft import PeftConfig
 from ._peft import STYLE_ADAPTER
 
 NOISE_TYPES = ("gaussian", "uniform", "none")
+FORMAT_VERSION = 1  # of the adapter's files; raised by a change that an older release would read wrongly
 STARTS = (True, False, "orthogonal", "pissa")
 
 
@@ -87,11 +88,16 @@ class StyleAdapterConfig(PeftConfig):
     prompt: str = field(
         default="{source}\n", metadata={"help": "Prompt around the source text, kept so that inference repeats it."}
     )
+    format_version: int = field(
+        default=FORMAT_VERSION, metadata={"help": "Version of the adapter's files, filled in by the library."}
+    )
 
     def __post_init__(self) -> None:
         """Checks every option, fills in the default style and the PEFT type."""
         super().__post_init__()
         self.peft_type = STYLE_ADAPTER
+        check_format_version(self.format_version, "the adapter's config")
+        self.format_version = FORMAT_VERSION  # what is saved again is saved in the present form
         self._check_numbers()
         self._check_styles()
         self._check_modules()
@@ -159,6 +165,19 @@ class StyleAdapterConfig(PeftConfig):
             )
         if "{source}" not in self.prompt:
             raise ValueError(f"prompt={self.prompt!r} must contain {{source}}; add it where the text belongs")
+
+
+def check_format_version(version: int, where: str) -> None:
+    """Refuses files of a later form, which this release would read wrongly.
+
+    Raises:
+        ValueError: `version` is above `FORMAT_VERSION`.
+    """
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{where} has format_version={version}, which must be <= {FORMAT_VERSION} here; a newer style_adapter "
+            "wrote it: pip install --upgrade style_adapter"
+        )
 
 
 def _check_style_name(name: str) -> None:

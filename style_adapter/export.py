@@ -1,24 +1,38 @@
 """What leaves the house: one fixed style as a plain LoRA, exactly and at the same rank."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from ._peft import PREFIX, STYLE_ADAPTER
+from ._peft import PREFIX, STYLE_ADAPTER, exact_targets
 from .config import StyleAdapterConfig
 from .functional import fixed_b
-from .layers import StyleLayer
-from .style import StyleCode
+from .layers import StyleConv, StyleEmbedding, StyleLayer, StyleLinear
+from .style import StyleCode, layer_strengths
+
+# What PEFT calls A and B of a layer; their shapes are ours.
+FACTOR_NAMES: dict[type[StyleLayer], tuple[str, str]] = {
+    StyleLinear: ("lora_A.weight", "lora_B.weight"),
+    StyleConv: ("lora_A.weight", "lora_B.weight"),
+    StyleEmbedding: ("lora_embedding_A", "lora_embedding_B"),
+}
 
 
 def export_lora(
-    model: PeftModel, folder: str | os.PathLike[str], *, style: Any = None, adapter_name: str | None = None
+    model: PeftModel,
+    folder: str | os.PathLike[str],
+    *,
+    style: Any = None,
+    strength: float | int | Mapping[str, float | int] = 1.0,
+    adapter_name: str | None = None,
+    include_modules_to_save: bool = False,
 ) -> LoraConfig:
     """Writes one style as a LoRA that stock PEFT, vLLM or diffusers load without this package.
 
@@ -29,52 +43,78 @@ def export_lora(
         model: A model with a style adapter.
         folder: Made if missing; gets `adapter_config.json` and `adapter_model.safetensors`.
         style: A name, a `Style`, a mixture; the default style if left out.
+        strength: A factor on the style, for all layers or by block, as `styled` takes it.
         adapter_name: Which adapter; the active one if left out.
+        include_modules_to_save: Whether modules that were trained whole, such as a classifier's head, go along, which
+            PEFT loads and vLLM refuses. Without it an adapter that has some is not exported: it would lose them.
 
     Returns:
         The LoRA's configuration, as written.
 
     Raises:
-        ValueError: Several styles (one a row), an unknown style, or an adapter that trained biases or whole modules,
-            which a LoRA file of one style would lose.
+        ValueError: Several styles (one a row), an unknown style, or an adapter that trained more than a LoRA file of
+            one style would hold: biases, the backbone, whole modules unless they are included.
     """
     adapter = adapter_name or model.active_adapters[0]
-    config = _style_config(model, adapter)
+    config = _style_config(model, adapter, include_modules_to_save)
     layers = dict(_adapted_layers(model, adapter))
     bank = next(iter(layers.values())).style_context.banks[adapter]
     code = bank.default_code() if style is None else bank.code(style)
-    tensors: dict[str, Tensor] = {}
+    if strength != 1.0:
+        names = next(iter(layers.values())).style_context.layers
+        code = replace(code, strength=layer_strengths(names, strength))
+    tensors = _whole_modules(model, adapter) if include_modules_to_save else {}
     for name, layer in layers.items():
-        a, b = lora_factors(layer, adapter, code)
-        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a, b
-    ranks = {name.removeprefix("base_model.model."): layer.r[adapter] for name, layer in layers.items()}
-    lora = _lora_config(
-        config, ranks, fan_in_fan_out=all(isinstance(layer.get_base_layer(), Conv1D) for layer in layers.values())
-    )
+        tensors |= {f"{name}.{key}": tensor for key, tensor in lora_tensors(layer, adapter, code).items()}
+    lora = _lora_config(config, {name: layer.r[adapter] for name, layer in layers.items()}, model)
     os.makedirs(folder, exist_ok=True)
     save_file(tensors, os.path.join(folder, SAFETENSORS_WEIGHTS_NAME), metadata={"format": "pt"})
     lora.save_pretrained(os.fspath(folder))
     return lora
 
 
-def lora_factors(layer: StyleLayer, adapter: str, code: StyleCode) -> tuple[Tensor, Tensor]:
-    """A [r, d_in] and s * B diag(g) [d_out, r] of one layer: their product is `delta_weight`."""
-    assert isinstance(layer, nn.Module)
+def lora_tensors(layer: StyleLayer, adapter: str, code: StyleCode) -> dict[str, Tensor]:
+    """A [r, d_in] and s * B diag(g) [d_out, r] of one layer under PEFT's names: their product is `delta_weight`.
+
+    Raises:
+        ValueError: A layer of which PEFT's LoRA has no counterpart.
+    """
+    name_a, name_b = FACTOR_NAMES.get(type(layer), ("", ""))
+    groups = getattr(layer.get_base_layer(), "groups", 1)
+    if not name_a or groups != 1:
+        raise ValueError(
+            f"{layer.key}: a LoRA must be on Linear, Conv1D or Embedding layers or convolutions of one group, found "
+            f"{type(layer.get_base_layer()).__name__}; use merge_and_unload inside `with model.styled(style)` instead"
+        )
     a, b = (layer.get_parameter(f"{PREFIX}{name}.{adapter}.weight").detach() for name in ("A", "B"))
     gate = layer.fixed_gate(adapter, code).detach()
-    return a.clone(), fixed_b(b, gate, layer.scaling[adapter]).contiguous()
+    exported = fixed_b(b.flatten(1), gate.to(b.device, b.dtype), layer.scaling[adapter]).view_as(b)
+    return {name_a: a.clone(), name_b: exported.contiguous()}
 
 
-def _style_config(model: PeftModel, adapter: str) -> StyleAdapterConfig:
+def _whole_modules(model: PeftModel, adapter: str) -> dict[str, Tensor]:
+    """The modules that the adapter trained whole, under the keys of PEFT's files."""
+    tensors = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    return {key: tensor.detach().clone() for key, tensor in tensors.items() if PREFIX not in key}
+
+
+def _style_config(model: PeftModel, adapter: str, include_modules_to_save: bool) -> StyleAdapterConfig:
     """The adapter's config, if a LoRA of one style can hold all that it trained."""
     config = model.peft_config[adapter]
     if config.peft_type != STYLE_ADAPTER:
         raise ValueError(f"adapter_name={adapter!r} must be a style adapter, found {config.peft_type}")
     assert isinstance(config, StyleAdapterConfig)
-    if config.bias != "none" or config.modules_to_save:
+    merge = "use merge_and_unload inside `with model.styled(style)` instead"
+    for option, plain in (("bias", "none"), ("trainable", "adapter")):
+        value = getattr(config, option)
+        if value != plain and not value.startswith("top:"):
+            raise ValueError(
+                f"{option}={value!r} must be {plain!r} to export a plain LoRA: it would lose them; {merge}"
+            )
+    if config.modules_to_save and not include_modules_to_save:
         raise ValueError(
-            f"bias={config.bias!r}, modules_to_save={config.modules_to_save} must be 'none' and None to export a "
-            "plain LoRA: it would lose them; use merge_and_unload inside `with model.styled(style)` instead"
+            f"modules_to_save={config.modules_to_save} must be None to export a plain LoRA: it would lose them; take "
+            f"them along with include_modules_to_save=True, which PEFT loads and vLLM refuses, or {merge}"
         )
     return config
 
@@ -86,17 +126,22 @@ def _adapted_layers(model: PeftModel, adapter: str) -> Iterator[tuple[str, Style
             yield name, module
 
 
-def _lora_config(config: StyleAdapterConfig, ranks: dict[str, int], *, fan_in_fan_out: bool) -> LoraConfig:
+def _lora_config(config: StyleAdapterConfig, ranks: dict[str, int], model: PeftModel) -> LoraConfig:
     """The LoRA's config: every adapted module by its full name, alpha = r so that the scaling is 1."""
-    most = max(ranks.values())
-    other = {name: rank for name, rank in ranks.items() if rank != most}
+    backbone = model.get_base_model()
+    modules: dict[str, Any] = {name: m for name, m in backbone.named_modules() if ".base_layer" not in name}
+    ranks = {name.removeprefix("base_model.model."): rank for name, rank in ranks.items()}
+    most, targets = max(ranks.values()), exact_targets(list(ranks), modules)
+    start = "^" if isinstance(targets, str) else ""  # where a name alone would match the end of another
+    other = {start + name: rank for name, rank in ranks.items() if rank != most}
     return LoraConfig(
         r=most,
         lora_alpha=most,
-        target_modules=sorted(ranks),
+        target_modules=targets,
         rank_pattern=other,
         alpha_pattern=dict(other),
-        fan_in_fan_out=fan_in_fan_out,
+        fan_in_fan_out=all(isinstance(modules[name].get_base_layer(), Conv1D) for name in ranks),
+        modules_to_save=config.modules_to_save,
         task_type=config.task_type,
         base_model_name_or_path=config.base_model_name_or_path,
         revision=config.revision,

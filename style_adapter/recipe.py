@@ -59,12 +59,12 @@ SECTIONS: dict[str, type] = {
     "adapter": StyleAdapterConfig,
     "training": StyleTrainingArguments,
 }
-_PEFT_OWN = {f.name for f in fields(PeftConfig)} - {"task_type"}  # filled in by PEFT, not by a recipe
+_FILLED_IN = {f.name for f in fields(PeftConfig)} - {"task_type"} | {"format_version"}  # by PEFT or us, not by a recipe
 
 
 def section_fields(cls: type) -> list[Any]:
     """The fields of one section that a recipe may set."""
-    return [f for f in fields(cls) if f.init and f.name not in _PEFT_OWN]
+    return [f for f in fields(cls) if f.init and f.name not in _FILLED_IN]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -35,6 +35,8 @@ def run(recipe: Recipe) -> str:
     trainer.save_model()
     if trainer.is_world_process_zero():
         write_report(trainer, recipe=recipe.given)
+    if args.push_to_hub:  # once more: save_model could not send the report
+        trainer.push_to_hub()
     return str(args.output_dir)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from peft import LoraConfig, get_peft_model
 from training_fixtures import (
     adapted,
     byte_tokenizer,
@@ -12,11 +13,10 @@ from training_fixtures import (
     make_trainer,
     randomised,
     t5,
-    trained_toy,
 )
 
-from style_adapter import StyleAdapterConfig
-from style_adapter.card import has_card, write_card
+from style_adapter.card import has_card, hub_base, write_card
+from style_adapter.pipeline import classify, transfer
 
 RECIPE = {"r": 8, "styles": ["loud", "calm"], "prompt": "{source}\n"}
 
@@ -41,7 +41,7 @@ def test_the_card_tells_how_to_use_the_adapter_with_and_without_the_package(tmp_
     text = str(write_card(named(adapted(), "org/tiny"), tmp_path, repo="me/house", numbers="| a table |"))
     assert "`import style_adapter` first: without it PEFT answers `KeyError: 'STYLE_ADAPTER'`" in text
     assert "style-adapter export --adapter me/house --style loud OUT" in text
-    assert 'AutoPeftModelForCausalLM.from_pretrained("me/house")' in text
+    assert 'model, tokenizer = load("me/house")' in text
     assert "| a table |" in text
     assert "2 styles: loud, calm" in text
 
@@ -69,34 +69,42 @@ def test_no_path_of_this_machine_is_in_the_card(tmp_path, monkeypatch, base):
     assert ModelCard(text).data.base_model is None
 
 
-def test_the_snippet_of_the_card_runs(tmp_path, capsys):
-    trainer = trained_toy(tmp_path)
-    llama().save_pretrained(tmp_path / "base")
-    model = named(trainer.style_model, str(tmp_path / "base"))
-    model.save_pretrained(tmp_path / "adapter")
-    byte_tokenizer().save_pretrained(tmp_path / "adapter")
-    named(model, None)
-    text = str(write_card(model, tmp_path / "adapter", repo=str(tmp_path / "adapter")))
-    snippet = text.split("```python\n")[1].split("```", maxsplit=1)[0].replace("your text", "ab")
+def run_snippet(model, folder: Path, capsys) -> str:
+    """What the card's first snippet prints; the backbone, which is no hub's, put where the card asks for it."""
+    model.save_pretrained(folder / "adapter")
+    byte_tokenizer().save_pretrained(folder / "adapter")
+    text = str(write_card(model, folder / "adapter", repo=str(folder / "adapter")))
+    snippet = text.split("```python\n")[1].split("```", maxsplit=1)[0]
+    asked = 'base="the backbone that it was trained on"'
+    assert asked in snippet
     capsys.readouterr()
-    exec(snippet, {})
-    first, _ = capsys.readouterr().out.splitlines()
-    assert first == "['AB!']"
+    exec(snippet.replace(asked, f"base={str(folder / 'base')!r}"), {})
+    return capsys.readouterr().out
+
+
+def test_the_snippet_of_the_card_runs(tmp_path, capsys):
+    llama().save_pretrained(tmp_path / "base")
+    model = named(randomised(adapted()).eval(), str(tmp_path / "base"))
+    mixture = 0.7 * model.styles["loud"] + 0.3 * model.styles["calm"]
+    expected = [transfer(model, byte_tokenizer(), ["your text"], style) for style in ("loud", mixture)]
+    assert run_snippet(model, tmp_path, capsys) == "".join(f"{texts}\n" for texts in expected)
+    assert expected[0] != expected[1]
 
 
 def test_the_snippet_of_a_classifiers_card_runs(tmp_path, capsys):
     llama_classifier(num_labels=3, pad_token_id=None).save_pretrained(tmp_path / "base")
     backbone = llama_classifier(num_labels=3)
     model = named(randomised(adapted(backbone, task_type="SEQ_CLS")), str(tmp_path / "base"))
-    model.save_pretrained(tmp_path / "adapter")
-    byte_tokenizer().save_pretrained(tmp_path / "adapter")
-    text = str(write_card(model, tmp_path / "adapter", repo=str(tmp_path / "adapter")))
-    exec(text.split("```python\n")[1].split("```", maxsplit=1)[0], {})
-    assert capsys.readouterr().out.strip() in ("[0]", "[1]", "[2]")
+    expected = classify(model.eval(), byte_tokenizer(), ["your text"])
+    assert run_snippet(model, tmp_path, capsys) == f"{expected}\n"
 
 
-def test_the_class_of_the_snippet_fits_the_task(tmp_path):
-    assert "AutoPeftModelForSeq2SeqLM" in str(write_card(adapted(t5(), task_type="SEQ_2_SEQ_LM"), tmp_path))
+def test_the_class_of_the_backbone_fits_the_task(tmp_path):
+    model, lora = adapted(t5(), task_type="SEQ_2_SEQ_LM"), {"loud": "lora/loud", "calm": "lora/calm"}
+    text = str(write_card(named(model, "org/tiny"), tmp_path, repo="me/house", lora=lora))
+    assert 'AutoModelForSeq2SeqLM.from_pretrained("org/tiny")' in text
+    assert 'PeftModel.from_pretrained(backbone, "me/house", subfolder="lora/loud")' in text
+    assert "each style (`lora/loud`, `lora/calm`) is a plain LoRA" in text
 
 
 def test_many_styles_are_cut_and_odd_names_are_quoted(tmp_path):
@@ -112,10 +120,40 @@ def test_many_styles_are_cut_and_odd_names_are_quoted(tmp_path):
 def test_trainer_writes_this_card_and_leaves_one_that_is_there(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.save_model()
-    assert not has_card(tmp_path)  # PEFT's own
-    trainer.create_model_card()
     assert has_card(tmp_path)
     written = str(write_card(trainer.style_model, tmp_path, numbers="| measured |"))
+    trainer.save_model()
     trainer.create_model_card()
     assert (tmp_path / "README.md").read_text("utf-8") == written
-    assert isinstance(trainer.style_model.peft_config["default"], StyleAdapterConfig)
+
+
+def test_a_card_written_again_keeps_what_was_measured_and_added_by_hand(tmp_path):
+    model = named(adapted(), "org/tiny")
+    first = str(write_card(model, tmp_path, repo="me/house", numbers="| 45.6 |", recipe=RECIPE))
+    (tmp_path / "README.md").write_text(first + "\n\n## By hand\n\n{{ braces }}\n", "utf-8")
+    kept = str(write_card(named(model, "org/large"), tmp_path))
+    assert kept == first.replace("org/tiny", "org/large") + "\n\n## By hand\n\n{{ braces }}"
+    assert str(write_card(model, tmp_path, repo="me/other")) == kept.replace("me/house", "me/other")
+    assert "| 45.6 |" not in str(write_card(model, tmp_path, recipe=RECIPE))
+
+
+def test_peft_saves_this_card_for_style_adapters_and_its_own_for_others(tmp_path):
+    llama().save_pretrained(tmp_path / "base")
+    named(adapted(), str(tmp_path / "base")).save_pretrained(tmp_path / "ours")
+    get_peft_model(llama(), LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "lora")
+    assert has_card(tmp_path / "ours")
+    assert str(tmp_path) not in (tmp_path / "ours" / "README.md").read_text("utf-8")
+    assert not has_card(tmp_path / "lora")
+
+
+def test_no_token_is_in_the_card(tmp_path):
+    recipe = {"hub_token": "hf_secret", "novel_token_weight": 2.0}
+    text = str(write_card(adapted(), tmp_path, recipe=recipe))
+    assert "hf_secret" not in text
+    assert "- `novel_token_weight`: 2.0" in text
+
+
+@pytest.mark.parametrize("base", ["/home/me/tiny", "a/b/c", "./tiny", "two words"])
+def test_what_is_no_hub_id_is_no_base(base):
+    assert hub_base(base) is None
+    assert hub_base("org/tiny") == "org/tiny"

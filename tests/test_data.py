@@ -4,8 +4,9 @@ import datasets
 import pytest
 import torch
 from training_fixtures import END, PAD, byte_tokenizer, style_encoder, toy_rows
+from transformers import default_data_collator
 
-from style_adapter import StyleBank
+from style_adapter import StyleBank, StyleCollator
 from style_adapter.data import (
     ClassificationCollator,
     TransferCollator,
@@ -190,3 +191,45 @@ def test_a_tokenizer_without_an_end_of_text_is_refused():
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match=r"tokenizer.eos_token=None must be a token: .*set tokenizer.eos_token"):
         tokenize_transfer(toy_rows(), tokenizer, prompt="{source}\n")
+
+
+# Collators of other trainers
+
+
+def preference_collator(rows):
+    """Twice as many rows, as TRL's preference trainers lay them out: [chosen..., rejected...]."""
+    return {"input_ids": torch.tensor([row["chosen"] for row in rows] + [row["rejected"] for row in rows])}
+
+
+def test_a_collator_of_others_gets_the_rows_without_their_style_and_the_batch_has_it():
+    rows = [{"input_ids": [1, 2], "style": "calm"}, {"input_ids": [3, 4], "style": {"loud": 0.5}}]
+    seen = []
+
+    def collate(given):
+        seen.extend(given)
+        return default_data_collator(given)
+
+    batch = StyleCollator(collate)(rows)
+    assert seen == [{"input_ids": [1, 2]}, {"input_ids": [3, 4]}]
+    assert batch["input_ids"].tolist() == [[1, 2], [3, 4]]
+    assert batch["styles"] == ["calm", {"loud": 0.5}]
+    assert BANK.code(batch["styles"]).weights.tolist() == [[1.0, 0.0], [0.5, 0.0]]
+
+
+def test_a_batch_of_several_blocks_of_the_rows_has_the_styles_once_a_block():
+    rows = [{"chosen": [1], "rejected": [2], "style": "calm"}, {"chosen": [3], "rejected": [4], "style": "loud"}]
+    batch = StyleCollator(preference_collator)(rows)
+    assert batch["input_ids"].tolist() == [[1], [3], [2], [4]]
+    assert batch["styles"] == ["calm", "loud", "calm", "loud"]
+
+
+@pytest.mark.parametrize("row", [{"input_ids": [1]}, {"input_ids": [1], "style": None}])
+def test_a_row_without_a_style_is_refused_with_the_option_that_keeps_the_column(row):
+    with pytest.raises(ValueError, match=r"'style' must be in each row, and row 1 .* remove_unused_columns=False"):
+        StyleCollator(default_data_collator)([{"input_ids": [1], "style": "calm"}, row])
+
+
+def test_texts_packed_into_one_row_are_refused():
+    rows = [{"input_ids": [1], "style": "calm"}, {"input_ids": [2], "style": "loud"}]
+    with pytest.raises(ValueError, match="2 styles for a batch of 1 rows; set packing=False"):
+        StyleCollator(lambda given: {"input_ids": torch.tensor([[1, 2]])})(rows)

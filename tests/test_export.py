@@ -6,13 +6,14 @@ import sys
 
 import pytest
 import torch
+from conftest import bert
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
-from peft.tuners.lora.conversion import convert_to_lora
+from peft.tuners.lora.conversion import convert_to_lora, save_as_lora
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from training_fixtures import adapted, gpt2, llama, randomised, t5
 
-from style_adapter import Style
+from style_adapter import Style, from_loras
 from style_adapter.export import export_lora
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
@@ -77,6 +78,17 @@ def test_export_loads_in_stock_peft_that_never_saw_this_package(tmp_path):
         assert (found[name] - found[f"{name} without"]).abs().max() > 0.01
 
 
+def test_export_of_a_strength_by_block_is_what_styled_runs(tmp_path):
+    model, backbone = randomised(adapted(llama())).eval(), llama().eval()
+    strength = {"layers.0-0": 0.25, "q_proj": -2.0}
+    with model.styled("loud", strength=strength):
+        expected = logits(model)
+    assert not torch.allclose(expected, logits(model, styles="loud"), atol=1e-3)
+    export_lora(model, tmp_path, style="loud", strength=strength)
+    found = logits(PeftModel.from_pretrained(backbone, tmp_path))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_export_gives_the_same_model_in_this_process(tmp_path, name):
     model, style, backbone = case(name)
@@ -131,11 +143,141 @@ def test_several_styles_at_once_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("options", [{"modules_to_save": ["norm"]}, {"bias": "all"}])
-def test_what_a_lora_would_lose_is_refused(tmp_path, options):
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"modules_to_save": ["norm"]},
+            r"must be None to export .* with include_modules_to_save=True, .* or use merge_",
+        ),
+        (
+            {"bias": "all"},
+            r"bias='all' must be 'none' to export a plain LoRA: it would lose them; use merge_and_unload",
+        ),
+        (
+            {"trainable": "all"},
+            r"trainable='all' must be 'adapter' to export a plain LoRA: it would lose them; use mer",
+        ),
+    ],
+    ids=str,
+)
+def test_what_a_lora_would_lose_is_refused(tmp_path, options, text):
     model = adapted(llama(tie_word_embeddings=False), **options)
-    with pytest.raises(ValueError, match=r"must be 'none' and None to export a plain LoRA.* use merge_and_unload"):
+    with pytest.raises(ValueError, match=text):
         export_lora(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_modules_trained_whole_go_along_where_that_is_asked_for(tmp_path):
+    model = randomised(adapted(bert(), task_type="SEQ_CLS", modules_to_save=["pooler"])).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "modules_to_save" in name:
+                parameter.normal_(std=0.3)
+    with pytest.raises(ValueError, match=r"modules_to_save=\['pooler', 'classifier', 'score'\] must be None to export"):
+        export_lora(model, tmp_path)
+    for style in ("loud", MIXTURE):
+        export_lora(model, tmp_path, style=style, include_modules_to_save=True)
+        loaded = PeftModel.from_pretrained(bert(), tmp_path).eval()
+        torch.testing.assert_close(logits(loaded), logits(model, styles=style), atol=1e-5, rtol=1e-5)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    assert not any("style_adapter" in key for key in tensors)
+    whole = [key for key in tensors if "lora_" not in key]
+    assert sorted(key.split(".")[-2] for key in whole) == ["classifier", "classifier", "dense", "dense"]
+    for key in whole:  # and without them it is another model
+        tensors[key] = torch.zeros_like(tensors[key])
+    set_peft_model_state_dict(loaded, tensors)
+    assert (logits(loaded) - logits(model, styles=style)).abs().max() > 0.1
+
+
+class Layers(nn.Module):
+    """An embedding, a convolution and two linear layers, the name of one the end of the other's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.conv = nn.Embedding(16, 8), nn.Conv1d(8, 8, 3, padding=1)
+        self.lin, self.inner = nn.Linear(8, 8), nn.ModuleDict({"lin": nn.Linear(8, 8)})
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.lin(self.conv(self.embed(ids).transpose(1, 2)).transpose(1, 2))
+        return self.inner["lin"](self.attention(x, x, x)[0])
+
+
+def test_embeddings_and_convolutions_are_exported_too(tmp_path):
+    options = {"target_modules": "embed|conv|lin", "rank_pattern": {"^lin": 5}, "task_type": None}
+    model = randomised(adapted(Layers(), **options)).eval()
+    with torch.no_grad(), model.styled(MIXTURE):
+        wanted = model(IDS)
+        export_lora(model, tmp_path, style=MIXTURE)
+        loaded = PeftModel.from_pretrained(Layers(), tmp_path).eval()
+        torch.testing.assert_close(loaded(IDS), wanted, atol=1e-5, rtol=1e-5)
+    assert isinstance(loaded.base_model.model.inner["lin"], nn.Linear)  # the name alone would match it too
+    assert (wanted - Layers()(IDS)).abs().max() > 0.1
+
+
+def test_a_layer_without_a_counterpart_in_lora_is_refused(tmp_path):
+    model = adapted(Layers(), target_modules=["attention"], task_type=None)
+    with pytest.raises(
+        ValueError, match=r"attention: a LoRA must be on .*, found MultiheadAttention; use merge_and_un"
+    ):
+        export_lora(model, tmp_path)
+
+
+# From LoRAs and back
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "ranks"])
+def test_a_lora_that_came_in_leaves_as_it_was(tmp_path, name):
+    backbone = CASES[name][0]
+    for number, folder in enumerate(("first", "second")):
+        model, *_ = case(name)
+        export_lora(model, tmp_path / folder, style={"loud": 1.0 + number, "calm": -0.5})
+    model = from_loras(backbone(), {folder: tmp_path / folder for folder in ("first", "second")})
+    for folder in ("first", "second"):
+        export_lora(model, tmp_path / "out", style=folder)
+        original, back = (PeftModel.from_pretrained(backbone(), tmp_path / f).eval() for f in (folder, "out"))
+        torch.testing.assert_close(logits(back), logits(original), atol=1e-5, rtol=1e-5)
+
+
+# PEFT's own way out
+
+
+@pytest.mark.parametrize("style", ["calm", MIXTURE, Style({"loud": 2.5})], ids=["style", "mixture", "strength"])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_pefts_save_as_lora_is_as_exact_as_its_rank(tmp_path, name, style):
+    model, _, backbone = case(name)
+    wanted, errors = logits(model, styles=style), {}
+    frozen = (wanted - logits(backbone)).norm()
+    for rank in (2, 8):
+        with model.styled(style):
+            save_as_lora(tmp_path / str(rank), model, rank=rank)
+        loaded = PeftModel.from_pretrained(CASES[name][0](), tmp_path / str(rank)).eval()
+        errors[rank] = float((logits(loaded) - wanted).norm() / frozen)
+    assert errors[8] < 1e-4  # the adapter's own rank: singular vectors instead of its factors, the same dW
+    assert errors[2] > 0.05  # a lower one cuts
+    export_lora(model, tmp_path / "own", style=style)
+    loaded = PeftModel.from_pretrained(CASES[name][0](), tmp_path / "own").eval()
+    assert float((logits(loaded) - wanted).norm() / frozen) < 1e-5
+    assert {m.r["default"] for m in loaded.modules() if hasattr(m, "lora_A")} == {8}
+
+
+def test_pefts_threshold_finds_the_rank_of_one_style(tmp_path):
+    folders = {"first": tmp_path / "first", "second": tmp_path / "second"}
+    for r, folder in enumerate(folders.values(), 2):
+        export_lora(randomised(adapted(llama(), r=r)).eval(), folder)
+    model = from_loras(llama(), folders).eval()
+    with model.base_model.styled("second"):
+        config, _ = convert_to_lora(model, 1.0 - 1e-6)
+    assert set(config.rank_pattern.values()) == {3}  # the other LoRA's block is cut away
+    assert export_lora(model, tmp_path / "own", style="second").r == 5  # ours keeps the adapter's rank
+
+
+def test_pefts_conversion_refuses_a_batch_of_different_styles():
+    model, *_ = case("llama")
+    with model.styled(["loud", "calm"]), pytest.raises(ValueError, match=r"2 styles must be 1 to merge or export"):
+        convert_to_lora(model, 8)
 
 
 def test_an_adapter_of_another_method_is_refused(tmp_path):

@@ -389,3 +389,12 @@ def test_a_merge_behind_the_first_layer_raises_too(method):
     model.eval().merge_adapter(["second"])
     with pytest.raises(ValueError, match="Cannot pass `adapter_names` when there are merged adapters"):
         model(token_ids(2, length=10), adapter_names=["first", "second"])
+
+
+def test_a_batch_as_long_as_its_texts_allow_is_still_the_wrong_length():
+    model = several("llama")
+    ids = token_ids(14, length=7)  # 14 rows are 2 rows of 7 tokens each, as far as numbers go
+    with pytest.raises(ValueError, match="but got 2 and 14 respectively"):
+        forward(model, ids, adapter_names=["first", "second"])
+    with pytest.raises(ValueError, match="2 styles for a batch of 14 rows"):
+        forward(model, ids, styles=["modern", "kjv"])

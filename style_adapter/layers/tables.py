@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -110,7 +111,11 @@ class GatedFactors(nn.Module, BaseTunerLayer):
 
     def _weight(self, name: str, adapter: str) -> Tensor:
         """One tensor of one adapter."""
-        return self._table(name)[adapter].weight  # type: ignore[return-value]  # torch types it Tensor | Module
+        module: Any = self._table(name)[adapter]
+        if module.weight.is_meta and hasattr(module, "_hf_hook"):  # offloaded, and no forward of it brings it in
+            with align_module_device(module):
+                return module.weight
+        return module.weight
 
     @property
     def adapter_device(self) -> torch.device | None:
@@ -144,8 +149,9 @@ class GatedFactors(nn.Module, BaseTunerLayer):
             )
         if rows == batch:
             return gate
-        if rows * code.repeats == batch:
-            return gate.repeat_interleave(code.repeats, dim=0)
+        for repeats in self.style_context.repeats_of(code):
+            if rows * repeats == batch:
+                return gate.repeat_interleave(repeats, dim=0)
         if code.tiled and batch % rows == 0:
             return gate.repeat(batch // rows, 1)
         if named := self.style_context.in_force().rows:
@@ -153,10 +159,14 @@ class GatedFactors(nn.Module, BaseTunerLayer):
                 f"Length of `adapter_names` should be the same as the number of inputs, but got {len(named)} and "
                 f"{batch} respectively."
             )
+        hint = (
+            f"if only {self.key} gets them so, since all rows share its input, name it in exclude_modules"
+            if batch == 1
+            else "a batch that holds all rows several times in turn wants styled(..., tiled=True)"
+        )
         raise ValueError(
             f"styles: {rows} styles for a batch of {batch} rows; give one style for the batch or exactly {batch}, one "
-            "a row (a batch that holds all rows several times in turn, as classifier-free guidance makes it, wants "
-            "styled(..., tiled=True))"
+            f"a row; {hint}"
         )
 
     def fixed_gate(self, adapter: str, code: StyleCode | None = None) -> Float[Tensor, " r"]:

@@ -1,6 +1,7 @@
 """The ways into the inner model: its `forward` and `generate`, which also take `styles` and `style_noise`."""
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from types import CodeType, MethodType
@@ -73,7 +74,12 @@ class StyledCall:
         """One forward: what recomputes in backward takes the codes along."""
         if torch.is_grad_enabled() and self.model.training:
             self._carry()
-        return self._inner(*args, **kwargs)
+        rows = set() if torch.compiler.is_compiling() else self.context.row_counts()
+        if not rows:
+            return self._inner(*args, **kwargs)
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim() > 1]
+        with self.context.called_with([tensor.shape[1] for tensor in tensors if tensor.shape[0] in rows]):
+            return self._inner(*args, **kwargs)
 
     @torch.compiler.assume_constant_result  # a compiled forward does this while it is compiled
     def _carry(self) -> None:
@@ -92,9 +98,10 @@ class StyledGenerate(StyledCall):
         names = ("num_beams", "num_return_sequences")
         counts = [next((s[name] for s in settings if s.get(name)), 1) for name in names]
         codes = self.context.in_force().codes
-        repeated = {a: code and replace(code, repeats=max(counts)) for a, code in codes.items()}
+        repeats = (*counts, math.prod(counts))  # Whisper repeats for both, the others for the larger one
+        repeated = {a: code and replace(code, repeats=repeats) for a, code in codes.items()}
         with self.context.hold(repeated):
-            return self._inner(*args, **kwargs)
+            return super()._run(*args, **kwargs)
 
 
 ENTRIES: dict[str, type[StyledCall]] = {"forward": StyledCall, "generate": StyledGenerate}

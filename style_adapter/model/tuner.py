@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from peft import PeftConfig
-from torch import nn
+from torch import Tensor, nn
 
 from .._peft import DEFAULT_TARGETS, PREFIX, BaseTuner, get_pattern_key, get_quantization_kwargs
 from ..config import StyleAdapterConfig
@@ -12,10 +12,13 @@ from ..layers import StyleLayer, keep_unpacked, layer_class
 from ..style import StyleBank, StyleContext
 from .checkpoint import drop_codes
 from .entries import install_entries, remove_entries
+from .evolve import described, evolved
 from .finding import adapted_layers
 from .mixed import mixed_batch
 from .styled import Noise, Strength, styled, styles_of
 from .trainable import in_top_blocks, is_tied, set_trainable
+
+MAMBA_TYPES = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
 
 
 class StyleAdapterModel(BaseTuner):
@@ -96,6 +99,20 @@ class StyleAdapterModel(BaseTuner):
         found = BaseTuner._check_target_module_exists(peft_config, key)
         return found and in_top_blocks(self.model, key, peft_config.trainable) and found
 
+    def _check_target_module_compatiblity(self, peft_config: Any, model: nn.Module, target_name: str) -> None:
+        """Refuses modules whose weight the model reads without calling them: their adapter would never run.
+
+        Raises:
+            ValueError: Such a module of a Mamba-like model.
+        """
+        super()._check_target_module_compatiblity(peft_config, model, target_name)
+        kind = self.get_model_config(model).get("model_type")
+        if kind in MAMBA_TYPES and target_name in ("out_proj", "conv1d", "dt_proj"):
+            raise ValueError(
+                f"target_modules matched {target_name!r}, which must not be adapted in a {kind} model: its forward is "
+                "never called; name it in exclude_modules"
+            )
+
     def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
         """Freezes the backbone, but where `trainable="all"`."""
         super()._mark_only_adapters_as_trainable(model)
@@ -124,6 +141,27 @@ class StyleAdapterModel(BaseTuner):
         """Runs each row with its adapter where PEFT's `adapter_names` are given."""
         adapter_names = kwargs.get("adapter_names")
         return nullcontext() if adapter_names is None else mixed_batch(self.model, adapter_names)
+
+    @classmethod
+    def _get_adapter_state_dict(  # type: ignore[override]  # our own config
+        cls,
+        model: nn.Module,
+        config: StyleAdapterConfig,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+        unwanted_adapter_names: list[str],
+    ) -> dict[str, Tensor]:
+        """PEFT's choice of tensors to save, and the names of the gates' rows."""
+        tensors = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
+        return described(tensors, config.styles)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(  # type: ignore[override]  # our own config
+        cls, model: nn.Module, config: StyleAdapterConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """PEFT's keys, and each gate's row where the model has the style of its name."""
+        tensors = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        return evolved(tensors, config.styles, model.state_dict())
 
 
 def _bank(config: StyleAdapterConfig) -> StyleBank:

@@ -23,7 +23,7 @@ class StyleCode:
         weights: Their weights, 0 where a slot is unused.
         features: f, one a row, where the adapter has `style_dim > 0`.
         noise: z, one a row, where the adapter has `noise_dim > 0`.
-        repeats: How often `generate` repeats each row (beams, returned sequences).
+        repeats: How often `generate` may repeat each row, one number each way it does (beams, returned sequences).
         tiled: Whether a batch may hold all rows several times, one block after another, as diffusers' guidance does.
         strength: One factor an adapted layer, by its number; None for 1 everywhere.
     """
@@ -32,9 +32,14 @@ class StyleCode:
     weights: Float[Tensor, "rows slots"]
     features: Float[Tensor, "rows style_dim"] | None = None
     noise: Float[Tensor, "rows_noise noise_dim"] | None = None
-    repeats: int = 1
+    repeats: tuple[int, ...] = ()
     tiled: bool = False
     strength: Float[Tensor, " layers"] | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows the gate has: 1, or the batch."""
+        return max(t.shape[0] for t in (self.ids, self.features, self.noise) if t is not None)
 
     def to(self, device: torch.device) -> "StyleCode":
         """The same code on `device`; itself where it is there already."""

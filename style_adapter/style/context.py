@@ -23,11 +23,14 @@ class InForce:
         codes: By adapter; an adapter that is not here has its default style.
         adapters: Those that run instead of the active ones, where PEFT's `adapter_names` chose one a row.
         rows: That choice, one adapter a row.
+        lengths: Sizes of the second dimension of what the model was called with: some models flatten [batch, length, d]
+            to [batch * length, d] before a layer.
     """
 
     codes: Codes = field(default_factory=dict)
     adapters: tuple[str, ...] | None = None
     rows: tuple[str, ...] = ()
+    lengths: tuple[int, ...] = ()
 
 
 NOTHING = InForce()
@@ -103,7 +106,8 @@ class StyleContext:
         bank, code = self._defaults.get((adapter, device), (None, None))
         if code is None or bank is not self.banks[adapter]:  # identity: a bank of many names is slow to compare
             bank = self.banks[adapter]
-            with torch.inference_mode(False):  # what is kept must serve training too
+            # what is kept must serve training too, and be real where a model is made on the meta device
+            with torch.inference_mode(False), torch.device("cpu"):
                 code = bank.default_code().to(device)
             self._defaults[adapter, device] = bank, code
         return code
@@ -111,6 +115,18 @@ class StyleContext:
     def in_force(self) -> InForce:
         """What was set for this model; `NOTHING` where every adapter has its default."""
         return _IN_FORCE.get().get(self, NOTHING)
+
+    def row_counts(self) -> set[int]:
+        """How many rows an input may have where a style for each row is in force; empty where none is."""
+        codes = [code for code in self.in_force().codes.values() if code is not None and code.rows > 1]
+        return {code.rows * repeats for code in codes for repeats in (1, *code.repeats)}
+
+    def repeats_of(self, code: StyleCode) -> Iterator[int]:
+        """How often an input may hold each row of `code` one after another: beams, and positions of flattened rows."""
+        lengths = () if torch.compiler.is_compiling() else self.in_force().lengths
+        for repeats in (1, *code.repeats):
+            yield repeats
+            yield from (repeats * length for length in lengths)
 
     @contextmanager
     def hold(self, codes: Codes, *, rows: Sequence[str] | None = None) -> Iterator[None]:
@@ -135,6 +151,15 @@ class StyleContext:
         finally:
             _IN_FORCE.reset(token)
             self.shown.refresh(self)
+
+    @contextmanager
+    def called_with(self, lengths: Sequence[int]) -> Iterator[None]:
+        """Inside the block the layers know the lengths of the model's inputs."""
+        token = _IN_FORCE.set({**_IN_FORCE.get(), self: replace(self.in_force(), lengths=tuple(lengths))})
+        try:
+            yield
+        finally:
+            _IN_FORCE.reset(token)
 
 
 class Shown(threading.local):

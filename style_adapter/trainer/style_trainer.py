@@ -4,10 +4,12 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from huggingface_hub import HfApi
 from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -16,9 +18,10 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ..adversary import StyleDiscriminator
 from ..arguments import StyleTrainingArguments
-from ..card import has_card, write_card
+from ..card import write_card
 from ..data import check_rows
 from ..game import StepLosses, StyleGame
+from ..hub import push_to_hub
 from ..model import styles_of
 from ..tasks import TASKS, Setting
 from .callbacks import check_processes, run_callbacks
@@ -268,7 +271,28 @@ class StyleTrainer(Trainer):
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """This package's card where Trainer would write its own, before a push; one that is there already stays."""
-        folder = str(self.args.output_dir)
-        if self.is_world_process_zero() and not has_card(folder):
-            write_card(self.style_model, folder, repo=self.args.hub_model_id)
+        """This package's card where Trainer would write its own; what a run has measured there stays."""
+        if self.is_world_process_zero():
+            write_card(self.style_model, str(self.args.output_dir), repo=self.hub_model_id or self.args.hub_model_id)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Saves, then `style_adapter.push_to_hub` of the run's folder, which takes `kwargs` too; or a future of it."""
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        token, revision = token or self.args.hub_token, revision or self.args.hub_revision
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()
+        kwargs |= {"token": token, "revision": revision, "commit_message": commit_message}
+        push = partial(push_to_hub, self.style_model, str(self.hub_model_id), folder=self.args.output_dir, **kwargs)
+        return push() if blocking else HfApi().run_as_future(push)
