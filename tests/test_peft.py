@@ -43,5 +43,7 @@ def test_registering_twice_changes_nothing():
 def test_an_untested_peft_is_named_with_the_remedy(monkeypatch, version):
     _peft._warn_if_untested()  # the one installed here: a warning would be an error
     monkeypatch.setattr(peft, "__version__", version)
-    with pytest.warns(UserWarning, match=rf"peft >= 0.21.2, < 0.22, and found {version}; .* pip install 'peft>=0.21.2,<"):
+    with pytest.warns(
+        UserWarning, match=rf"peft >= 0.21.2, < 0.22, and found {version}; .* pip install 'peft>=0.21.2,<"
+    ):
         _peft._warn_if_untested()
