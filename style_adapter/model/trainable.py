@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .._peft import PREFIX, STYLE_ADAPTER, AuxiliaryTrainingWrapper
 
@@ -58,3 +58,22 @@ def is_tied(model: nn.Module, target: nn.Module) -> bool:
 def _output_embeddings(model: nn.Module) -> nn.Module | None:
     """The head over the vocabulary, if the model has one."""
     return model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
+
+
+def with_backbone(tensors: dict[str, Tensor], state: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
+    """What is saved: `tensors` of the adapter, and every tensor of the backbone where it trains too.
+
+    Args:
+        tensors: The adapter's, under the model's keys.
+        state: All tensors of the model, without those of other adapters.
+        config: The adapter's config.
+    """
+    if config.trainable != "all":
+        return tensors
+    backbone = {key: value for key, value in state.items() if PREFIX not in key and not _is_auxiliary(key)}
+    return {**backbone, **tensors}
+
+
+def _is_auxiliary(key: str) -> bool:
+    """Whether PEFT saves it as one of `modules_to_save` itself."""
+    return ".modules_to_save." in key or ".original_module." in key

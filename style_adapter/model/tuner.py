@@ -16,7 +16,7 @@ from .evolve import described, evolved
 from .finding import adapted_layers
 from .mixed import mixed_batch
 from .styled import Noise, Strength, styled, styles_of
-from .trainable import in_top_blocks, is_tied, set_trainable
+from .trainable import in_top_blocks, is_tied, set_trainable, with_backbone
 
 MAMBA_TYPES = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
 
@@ -151,9 +151,9 @@ class StyleAdapterModel(BaseTuner):
         state_dict: dict[str, Tensor],
         unwanted_adapter_names: list[str],
     ) -> dict[str, Tensor]:
-        """PEFT's choice of tensors to save, and the names of the gates' rows."""
+        """PEFT's choice of tensors to save, the backbone where it trains too, and the names of the gates' rows."""
         tensors = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
-        return described(tensors, config.styles)
+        return described(with_backbone(tensors, state_dict, config), config.styles)
 
     @classmethod
     def _remap_adapter_state_dict_for_load(  # type: ignore[override]  # our own config
