@@ -76,7 +76,7 @@ class StyledCall:
         if not self.context.holds_rows():
             return self._inner(*args, **kwargs)
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim() > 1]
-        with self.context.called_with([tensor.shape[1] for tensor in tensors]):
+        with self.context.called_with([tensor.shape for tensor in tensors]):
             return self._inner(*args, **kwargs)
 
 
