@@ -13,7 +13,6 @@ import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - the name every torch user knows
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.utils import parametrizations
 from torch.utils.hooks import RemovableHandle
 
@@ -109,8 +108,14 @@ def judge_detached(
 
     The generator's side of the game. Its mirror, D's side, is `discriminator(features.detach(), mask, style)`.
     """
-    weights = {name: weight.detach() for name, weight in discriminator.named_parameters()}
-    return functional_call(discriminator, weights, (features, mask, style))
+    learning = [weight for weight in discriminator.parameters() if weight.requires_grad]
+    try:
+        for weight in learning:
+            weight.requires_grad_(False)
+        return discriminator(features, mask, style)
+    finally:
+        for weight in learning:
+            weight.requires_grad_(True)
 
 
 class StylePrototypes:

@@ -144,3 +144,20 @@ class StyleTrainingArguments(TrainingArguments):
     def plays(self) -> bool:
         """Whether there is a game at all: some rows are judged, and some term wants them."""
         return self.task == "transfer" and self.adversary_fraction > 0 and max(self.w_adv, self.w_feat, self.w_cls) > 0
+
+    @property
+    def asks_fsdp(self) -> int | None:
+        """The version of FSDP that the launcher or these arguments ask for; None for none."""
+        if self.fsdp_plugin_args is not None:
+            return int(self.fsdp_plugin_args["fsdp_version"])
+        return int(os.environ.get("FSDP_VERSION", "1")) if _set("ACCELERATE_USE_FSDP") else None
+
+    @property
+    def asks_deepspeed(self) -> bool:
+        """Whether the launcher or these arguments ask for DeepSpeed."""
+        return bool(self.deepspeed) or _set("ACCELERATE_USE_DEEPSPEED")
+
+
+def _set(variable: str) -> bool:
+    """Whether the launcher has set an option of Accelerate."""
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")

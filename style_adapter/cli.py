@@ -14,11 +14,15 @@ from .recipe import add_options, load_recipe, no_option, parse_value
 
 def train(options: argparse.Namespace) -> None:
     """Train an adapter from a recipe: YAML file, options, or both; works under `accelerate launch` too."""
+    import torch.distributed as dist
+
     from .training import run
 
     given = {k: v for k, v in vars(options).items() if k not in ("recipe", "command", "parser")}
     recipe = load_recipe(options.recipe, given)
     folder = run(recipe)
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()  # gloo's threads would abort an interpreter that ends before them
     if not recipe.training.should_save:  # another process says it
         return
     print(f"Saved to {folder}.")

@@ -8,7 +8,7 @@ from typing import Any
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ._peft import PREFIX, STYLE_ADAPTER, exact_targets
@@ -80,16 +80,26 @@ def lora_tensors(layer: StyleLayer, adapter: str, code: StyleCode) -> dict[str, 
         ValueError: A layer of which PEFT's LoRA has no counterpart.
     """
     name_a, name_b = FACTOR_NAMES.get(type(layer), ("", ""))
-    groups = getattr(layer.get_base_layer(), "groups", 1)
-    if not name_a or groups != 1:
+    base = layer.get_base_layer()
+    if not name_a or not _lora_follows(base):
         raise ValueError(
-            f"{layer.key}: a LoRA must be on Linear, Conv1D or Embedding layers or convolutions of one group, found "
-            f"{type(layer.get_base_layer()).__name__}; use merge_and_unload inside `with model.styled(style)` instead"
+            f"{layer.key}: a LoRA must be on Linear, Conv1D or Embedding layers or convolutions of one group, without "
+            f"dilation, padded with zeros, found {type(base).__name__}; use merge_and_unload inside "
+            "`with model.styled(style)` instead"
         )
     a, b = (layer.get_parameter(f"{PREFIX}{name}.{adapter}.weight").detach() for name in ("A", "B"))
     gate = layer.fixed_gate(adapter, code).detach()
     exported = fixed_b(b.flatten(1), gate.to(b.device, b.dtype), layer.scaling[adapter]).view_as(b)
     return {name_a: a.clone(), name_b: exported.contiguous()}
+
+
+def _lora_follows(base: Any) -> bool:
+    """Whether PEFT's LoRA does to its A what `base` does to W: it has no groups, dilation or other padding."""
+    if isinstance(base, nn.Embedding):
+        return type(base).forward is nn.Embedding.forward or hasattr(base, "embed_scale")
+    options = {"groups": 1, "padding_mode": "zeros"}
+    dilated = max(getattr(base, "dilation", (1,))) > 1
+    return not dilated and all(getattr(base, name, plain) == plain for name, plain in options.items())
 
 
 def _whole_modules(model: PeftModel, adapter: str) -> dict[str, Tensor]:

@@ -89,7 +89,16 @@ def orthogonal_factors(r: int, d_in: int, d_out: int) -> tuple[Float[Tensor, "r 
 def principal_factors(
     weight: Float[Tensor, "d_out d_in"], r: int
 ) -> tuple[Float[Tensor, "r d_in"], Float[Tensor, "d_out r"]]:
-    """A = sqrt(S_r) V_r^T and B = U_r sqrt(S_r) of W = U S V^T: B A is the best approximation of W of rank r."""
+    """A = sqrt(S_r) V_r^T and B = U_r sqrt(S_r) of W = U S V^T: B A is the best approximation of W of rank r.
+
+    Raises:
+        ValueError: W has fewer than r directions.
+    """
+    if r > min(weight.shape):
+        raise ValueError(
+            f"r={r} must be <= {min(weight.shape)}, the smaller size of the weight, for init_weights='pissa'; set a "
+            "lower rank for this layer with rank_pattern, or leave it out of target_modules"
+        )
     u, s, vh = torch.linalg.svd(weight, full_matrices=False)
     root = s[:r].sqrt()
     return root[:, None] * vh[:r], u[:, :r] * root

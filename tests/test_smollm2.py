@@ -47,3 +47,18 @@ def test_off_is_the_real_backbone_bit_by_bit(folder):
         model = get_peft_model(backbone, config).eval()
         assert not torch.equal(model(tokens).logits, plain)
         assert torch.equal(model(tokens, styles=OFF).logits, plain)
+
+
+def test_a_four_bit_smollm2_dequantised_merges_a_style_exactly(folder):
+    pytest.importorskip("bitsandbytes")
+    quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    backbone = AutoModelForCausalLM.from_pretrained(folder, quantization_config=quantised, dtype=torch.float32)
+    config = StyleAdapterConfig(styles=["modern", "kjv"], r=4, target_modules="all-linear", init_weights=False)
+    model = get_peft_model(backbone, config).eval()
+    tokens = torch.arange(100, 140).reshape(2, 20)
+    with torch.no_grad(), model.styled("kjv"):
+        expected = model(tokens).logits
+        model.dequantize()
+        torch.testing.assert_close(model(tokens).logits, expected, rtol=1e-3, atol=1e-2)
+        merged = model.merge_and_unload()
+        torch.testing.assert_close(merged(tokens).logits, expected, rtol=1e-3, atol=1e-2)

@@ -129,4 +129,5 @@ def frozen_copy(model: PeftModel) -> PreTrainedModel:
 
 def width_of(model: PeftModel) -> int:
     """Width of the backbone's embeddings and hidden states."""
-    return backbone_of(model).get_input_embeddings().get_parameter("weight").shape[1]
+    weight = backbone_of(model).get_input_embeddings().get_parameter("weight")
+    return getattr(weight, "ds_shape", weight.shape)[1]  # of a shard of DeepSpeed's the shape says nothing

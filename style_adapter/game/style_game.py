@@ -67,6 +67,7 @@ class StyleGame(nn.Module):
     """
 
     accepts_loss_kwargs = False  # the trainer divides the sums by its own counts
+    lockstep = False  # whether every process must run the same blocks: weights are gathered from all at each
 
     def __init__(  # noqa: PLR0913 - one option a part of the game
         self,
@@ -92,6 +93,15 @@ class StyleGame(nn.Module):
             self.features.check_frozen()
         self.n_styles = len(styles_of(model))
         self.prototypes = StylePrototypes(self.n_styles, width_of(model), rate=prototype_rate)
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """The backbone's blocks, where FSDP looks for what it wraps."""
+        return list(getattr(backbone_of(self.model), "_no_split_modules", None) or ())
+
+    def tie_weights(self) -> None:
+        """Ties the backbone's weights again, as FSDP asks for after it has replaced them."""
+        backbone_of(self.model).tie_weights()
 
     @property
     def config(self) -> Any:
@@ -124,9 +134,10 @@ class StyleGame(nn.Module):
         per_token = token_cross_entropy(logits[:, None], targets[:, None]) * batch["token_weights"][mask]
         rows = {"ce": per_token.new_zeros(mask.shape[0]).index_add(0, row_of, per_token)}
         judged = batch["judged"]
-        if self.discriminator is None or not play or not judged.any():
+        if self.discriminator is None or not play or not (judged.any() or self.lockstep):
             return StepLosses(self._connected(rows), {})
-        style = dense_weights(code, self.n_styles)[judged]  # [judged, n_styles]
+        judged, counts = self._keep_step(judged)
+        style = dense_weights(code, self.n_styles)[judged] * counts[:, None]  # [judged, n_styles]
         mask, seen = mask[judged], judged[row_of]
         read = self.features.embed(targets[seen], mask)
         written = self.features.embed_logits(logits[seen], mask, self.temperature)
@@ -134,7 +145,8 @@ class StyleGame(nn.Module):
         fake = self.features(written, mask)  # phi_k(G(x, s, z))
         discriminator, scores = self.discriminator_losses(real, fake.detach(), mask, style)
         generator = self.generator_losses(scores["real"], fake, mask, style)
-        return StepLosses({**rows, **generator, **discriminator}, scores)
+        game = {name: term * counts for name, term in (generator | discriminator).items()}
+        return StepLosses(rows | game, {name: score[counts] for name, score in scores.items()})
 
     def class_logits(self, batch: Batch, code: StyleCode) -> Float[Tensor, "batch classes"]:
         """Logits of the model's own head, the style classifier."""
@@ -187,12 +199,21 @@ class StyleGame(nn.Module):
             losses["d_r1"] = gradient_penalty(on_real.realness, real)
         return losses, {"real": on_real.realness.detach(), "fake": on_fake.realness.detach()}
 
+    @staticmethod
+    def _keep_step(judged: Tensor) -> tuple[Bool[Tensor, " batch"], Bool[Tensor, " _judged"]]:
+        """The judged rows, and which of them count: without any, the first row is run for the other processes' sake."""
+        run = judged if judged.any() else torch.arange(len(judged), device=judged.device) == 0
+        return run, judged[run]
+
     def _connected(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`rows`, with D's weights in the graph at zero: DDP waits for a gradient of every parameter."""
         if self.discriminator is None or not torch.is_grad_enabled():
             return rows
-        nothing = sum((p.sum() for p in self.discriminator.parameters()), torch.zeros(())) * 0.0
-        return {**rows, "ce": rows["ce"] + nothing}
+        ce = rows["ce"]
+        features = ce.new_zeros(1, 1, width_of(self.model))
+        judged = self.discriminator(features, features[..., 0] == 0, ce.new_zeros(1, self.n_styles))
+        nothing = sum(said.sum() for said in (judged.realness, judged.style_logits, judged.pooled)) * 0.0
+        return {**rows, "ce": ce + nothing}
 
 
 def dense_weights(code: StyleCode, n_styles: int) -> Float[Tensor, "rows n_styles"]:

@@ -4,6 +4,7 @@ from .attention import StyleMultiheadAttention
 from .conv import StyleConv
 from .dispatch import layer_class
 from .embedding import StyleEmbedding
+from .fused import fuse_again, keep_unfused
 from .layer import StyleLayer
 from .linear import StyleLinear
 from .packed import keep_unpacked
@@ -14,6 +15,8 @@ __all__ = [
     "StyleLayer",
     "StyleLinear",
     "StyleMultiheadAttention",
+    "fuse_again",
+    "keep_unfused",
     "keep_unpacked",
     "layer_class",
 ]

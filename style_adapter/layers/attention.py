@@ -1,4 +1,4 @@
-"""torch's MultiheadAttention: its input projections are one parameter, and no forward of its own is called there."""
+"""torch's MultiheadAttention: its input projections are one parameter, and its `out_proj` is never called."""
 
 from typing import Any
 
@@ -9,12 +9,25 @@ from torch import Tensor, nn
 
 from ..config import StyleAdapterConfig
 from ..functional import gated_update
-from ..style import StyleCode
-from .layer import StyleLayer
+from .layer import StandIn
 from .linear import StyleLinear
 
 
-class StyleMultiheadAttention(StyleLayer):
+class StyleOutputProjection(StyleLinear):
+    """The output projection inside an attention, which merges it; `merge_adapter` reaches it once more on its own."""
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Merges the adapters that are not merged yet."""
+        if set(adapter_names or self.active_adapters) - set(self.merged_adapters):
+            super().merge(safe_merge, adapter_names)
+
+    def unmerge(self) -> None:
+        """Takes the merges out, if there are any."""
+        if self.merged:
+            super().unmerge()
+
+
+class StyleMultiheadAttention(StandIn):
     """[q; k; v] = [W_q q; W_k k; W_v v] + s * B diag(g) A [q; k; v], and `out_proj` adapted as a linear layer.
 
     A [r, d] is shared by query, key and value, B [3 d, r] has a part for each, as in PEFT's LoRA. That one merges its
@@ -27,17 +40,22 @@ class StyleMultiheadAttention(StyleLayer):
         super().__init__(base_layer, adapter_name, config, **kwargs)
         kwargs["key"] = f"{kwargs['key']}.out_proj"
         attention = self.get_base_layer()
-        attention.out_proj = StyleLinear(attention.out_proj, adapter_name, config, **kwargs)  # type: ignore[arg-type]
+        out = StyleOutputProjection(attention.out_proj, adapter_name, config, **kwargs)  # type: ignore[arg-type]
+        attention.out_proj = out
 
     def update_layer(self, adapter_name: str, config: StyleAdapterConfig, **kwargs: Any) -> None:
         """Adds the adapter here and on the output projection."""
         super().update_layer(adapter_name, config, **kwargs)
-        out = self.get_base_layer().out_proj
-        if isinstance(out, StyleLinear):  # not yet while this layer is made
+        out = self._output_projection()
+        if isinstance(out, StyleOutputProjection):
             out.update_layer(adapter_name, config, **kwargs)
 
+    def _output_projection(self) -> Any:
+        """The output projection inside the attention: adapted, but for the moment in which this layer is made."""
+        return self.get_base_layer().out_proj
+
     def _make_factors(self, r: int) -> tuple[nn.Module, nn.Module]:
-        """A, then B: equal seeds give LoRA's own A."""
+        """A and B of the input projections."""
         return nn.Linear(self.in_features, r, bias=False), nn.Linear(r, self.out_features, bias=False)
 
     def get_base_weight(self) -> Tensor:
@@ -51,17 +69,12 @@ class StyleMultiheadAttention(StyleLayer):
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Merges here and into the output projection, which `merge_adapter` also reaches on its own."""
         super().merge(safe_merge, adapter_names)
-        out: Any = self.get_base_layer().out_proj
-        missing = [adapter for adapter in self.merged_adapters if adapter not in out.merged_adapters]
-        if missing:
-            out.merge(safe_merge, missing)
+        self._output_projection().merge(safe_merge, adapter_names)
 
     def unmerge(self) -> None:
         """Takes the merges out again, of the output projection too."""
         super().unmerge()
-        out: Any = self.get_base_layer().out_proj
-        if out.merged:
-            out.unmerge()
+        self._output_projection().unmerge()
 
     def unload_and_optionally_merge_module(
         self, merge: bool, safe_merge: bool, adapter_names: list[str] | None
@@ -73,23 +86,9 @@ class StyleMultiheadAttention(StyleLayer):
         attention.out_proj = attention.out_proj.get_base_layer()
         return attention
 
-    @property
-    def _qkv_same_embed_dim(self) -> bool:
-        """False: torch's fused encoder layers read this, and would go past the adapter with the bare weights."""
-        return False
-
-    def __getattr__(self, name: str) -> Any:
-        """What users of an attention read from it: head counts, biases, whether the batch comes first."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "base_layer":
-                raise
-            return getattr(self.get_base_layer(), name)
-
     def forward(  # type: ignore[override]  # three inputs and two outputs
         self,
-        query: Float[Tensor, "*length d"],
+        query: Float[Tensor, "... d"],
         key: Float[Tensor, "*source d"],
         value: Float[Tensor, "*source d"],
         *args: Any,
@@ -98,7 +97,7 @@ class StyleMultiheadAttention(StyleLayer):
         """The attention's own result, (output, weights or None), with adapted projections."""
         if self.disable_adapters and self.merged:
             self.unmerge()
-        if self.disable_adapters or self.merged:
+        if self.disable_adapters or self.merged or next(self.running(query.device), None) is None:
             return self.base_layer(query, key, value, *args, **kwargs)
         return self._attend([query, key, value], *args, **kwargs)
 
@@ -163,7 +162,3 @@ class StyleMultiheadAttention(StyleLayer):
                 x = self._table("dropout")[adapter](self._cast_to(adapter, inputs[i]))
                 projected[i] = projected[i] + gated_update(x, a, b, gate).to(projected[i].dtype)
         return projected
-
-    def _update(self, adapter: str, code: StyleCode, x: Tensor) -> Tensor:
-        """Not used: three inputs have an update each; see `_project`."""
-        raise NotImplementedError

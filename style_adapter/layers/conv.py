@@ -1,15 +1,17 @@
 """Convolutions of one, two or three dimensions, with groups, dilation and any padding."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..functional import delta_weight
 from ..style import StyleCode
-from .layer import StyleLayer
+from .layer import StandIn
 
 
-class StyleConv(StyleLayer):
+class StyleConv(StandIn):
     """h = W * x + s * B * diag(g) (A * x): A a convolution like the base to r channels, B one of width 1 to d_out.
 
     With groups both factors are grouped as the base is: A [r, d_in / groups, *kernel], B [d_out, r / groups, 1...], so
@@ -38,7 +40,9 @@ class StyleConv(StyleLayer):
         )
         return a, kind(r, base.out_channels, 1, groups=base.groups, bias=False)
 
-    def _update(self, adapter: str, code: StyleCode, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+    def _update(
+        self, adapter: str, code: StyleCode, x: Float[Tensor, "..."], *args: Any, **kwargs: Any
+    ) -> Float[Tensor, "..."]:
         """s * B * diag(g) (A * x) of one adapter, for x [batch, d_in, *space] or one image [d_in, *space]."""
         a, b = self._table("A")[adapter], self._table("B")[adapter]
         space = self._weight("A", adapter).dim() - 2

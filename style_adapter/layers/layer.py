@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .._peft import check_adapters_to_merge
 from ..functional import delta_weight
 from ..style import StyleCode
-from .packed import is_packed
+from .packed import KeptWeight, is_packed
 from .tables import GatedFactors
 
 
@@ -38,11 +38,11 @@ class StyleLayer(GatedFactors):
         if self.disable_adapters or self.merged:
             return result
         for adapter, code in self.running(x.device):
-            result = result + self._update(adapter, code, x).to(result.dtype)
+            result = result + self._update(adapter, code, x, *args, **kwargs).to(result.dtype)
         return result
 
-    def _update(self, adapter: str, code: StyleCode, x: Tensor) -> Tensor:
-        """s * B diag(g) A x of one adapter."""
+    def _update(self, adapter: str, code: StyleCode, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """s * B diag(g) A x of one adapter; what else the base layer was given is of use to few."""
         raise NotImplementedError
 
     def _scaled_gate(self, adapter: str, code: StyleCode, batch: int) -> Float[Tensor, "rows r"]:
@@ -65,16 +65,22 @@ class StyleLayer(GatedFactors):
         return delta_weight(a, b, gate.to(b.device, b.dtype), self.scaling[adapter])
 
     def check_mergeable(self) -> None:
-        """Refuses a base weight that can no longer be read.
+        """Refuses a base weight that cannot be read or written.
 
         Raises:
             ValueError: bitsandbytes has repacked the 4-bit weight for inference on the CPU; read as a plain 4-bit
-                weight it is garbage.
+                weight it is garbage. Or PEFT has no way to write weights of this quantisation.
         """
         if is_packed(self.get_base_layer()):
             raise ValueError(
                 "merge: the 4-bit base weight must not be repacked, and a forward pass in eval mode on the CPU did "
                 "that; load the base unquantised and merge there, or export the style with export_lora"
+            )
+        backend = self.quantization_backend
+        if backend is not None and not backend.supports_merge:
+            raise ValueError(
+                f"merge: the base weight must not be quantised by {backend.backend_name}, which cannot be written; "
+                "load the base unquantised and merge there, or export the style with export_lora"
             )
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -108,16 +114,20 @@ class StyleLayer(GatedFactors):
             self.set_base_weight((weight - delta.to(weight.dtype)).to(weight.dtype))
 
     def set_base_weight(self, weight_data: Tensor) -> None:
-        """Replaces the base weight; one that other modules share is left to them, and comes back when unmerged."""
+        """Replaces the base weight; one that is shared or rounded is kept aside, and comes back when unmerged."""
         base: Any = self.get_base_layer()
-        if not self.unties:
-            super().set_base_weight(weight_data)
-        elif self._shared_weight is not None and not self.merged_adapters:  # the last one is taken out
-            base.weight, self._shared_weight = self._shared_weight, None
-        else:
-            if self._shared_weight is None:
-                self._shared_weight = base.weight
+        if self._kept is not None and not self.merged_adapters:  # the last one is taken out
+            kept, self._kept = self._kept, None
+            if kept.belongs_to(base):
+                kept.restore(base)
+                return
+        rounds = self.quantization_backend is not None
+        if self._kept is None and (self.unties or (rounds and hasattr(base, "weight"))):
+            self._kept = KeptWeight.of(base)
+        if self.unties and not rounds:
             base.weight = nn.Parameter(weight_data, requires_grad=base.weight.requires_grad)
+        else:
+            super().set_base_weight(weight_data)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """A fixed style is additive, W + dW: PEFT can convert it."""
@@ -126,3 +136,16 @@ class StyleLayer(GatedFactors):
     def __repr__(self) -> str:
         """The name with the method in front, as PEFT's layers print."""
         return "style_adapter." + super().__repr__()
+
+
+class StandIn(StyleLayer):
+    """A layer whose users read more of its base than a result: strides, table sizes, head counts."""
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not here is the base layer's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "base_layer":
+                raise
+            return getattr(self.get_base_layer(), name)

@@ -1,5 +1,7 @@
 """Linear layers: torch's, quantised ones, and transformers' Conv1D."""
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -16,7 +18,9 @@ class StyleLinear(StyleLayer):
         """A, then B: equal seeds give LoRA's own A."""
         return nn.Linear(self.in_features, r, bias=False), nn.Linear(r, self.out_features, bias=False)
 
-    def _update(self, adapter: str, code: StyleCode, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+    def _update(
+        self, adapter: str, code: StyleCode, x: Float[Tensor, "*batch d_in"], *args: Any, **kwargs: Any
+    ) -> Float[Tensor, "*batch d_out"]:
         """s * B diag(g) A x of one adapter."""
         gate = self._scaled_gate(adapter, code, x.shape[0] if x.dim() > 1 else 1)
         x = self._table("dropout")[adapter](self._cast_to(adapter, x))

@@ -12,6 +12,7 @@ from .._peft import PREFIX, BaseTunerLayer, features_of, resolve_quantization_ba
 from ..config import StyleAdapterConfig
 from ..functional import style_gate
 from ..style import StyleCode, StyleContext
+from .packed import KeptWeight
 from .start import start_factors
 
 
@@ -42,7 +43,7 @@ class GatedFactors(nn.Module, BaseTunerLayer):
         self.base_layer = base_layer
         self.style_context = context
         self.key, self.number = key, context.number_of(key)
-        self.quantization_backend = resolve_quantization_backend(self.get_base_layer(), **kwargs)
+        self.quantization_kwargs = kwargs
         self.r: dict[str, int] = {}
         self.alpha: dict[str, float] = {}
         self.scaling: dict[str, float] = {}
@@ -52,11 +53,16 @@ class GatedFactors(nn.Module, BaseTunerLayer):
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self.unties = False  # whether other modules share the base weight
-        self._shared_weight: nn.Parameter | None = None
+        self._kept: KeptWeight | None = None
         self.cast_input_dtype_enabled = True
         self.in_features, self.out_features = features_of(self.get_base_layer())
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config, r=r, alpha=alpha, inference_mode=config.inference_mode)
+
+    @property
+    def quantization_backend(self) -> Any:  # type: ignore[override]  # PEFT keeps it, but a base can be dequantised
+        """PEFT's reader and writer of the base weight as it is now; None where it is plain."""
+        return resolve_quantization_backend(self.get_base_layer(), **self.quantization_kwargs)
 
     def update_layer(
         self, adapter_name: str, config: StyleAdapterConfig, *, r: int, alpha: float, inference_mode: bool = False

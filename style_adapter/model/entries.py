@@ -78,7 +78,7 @@ class StyledCall:
         if not rows:
             return self._inner(*args, **kwargs)
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim() > 1]
-        with self.context.called_with([tensor.shape[1] for tensor in tensors if tensor.shape[0] in rows]):
+        with self.context.called_with([tensor.shape for tensor in tensors if tensor.shape[0] in rows]):
             return self._inner(*args, **kwargs)
 
     @torch.compiler.assume_constant_result  # a compiled forward does this while it is compiled

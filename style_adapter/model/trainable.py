@@ -86,6 +86,35 @@ def is_tied(model: nn.Module, target: nn.Module) -> bool:
     return sum(weight is parameter for module in model.modules() for parameter in module._parameters.values()) > 1
 
 
+def reads_tokens(model: nn.Module, target: nn.Module, key: str) -> bool:
+    """Whether `target` is the table of the model's tokens; where the model does not say, whatever numbers no positions.
+
+    Its input has one row for each of the batch, where position numbers may have one for all.
+    """
+    try:
+        table = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):  # as CLIP, which has an input of words and one of pixels
+        return "pos" not in key.rpartition(".")[2]
+    return target.weight is getattr(table, "weight", None)
+
+
+def check_called(model: nn.Module, target: nn.Module, key: str) -> None:
+    """Refuses a table that only holds the weight which the encoder's and the decoder's own modules read.
+
+    Raises:
+        ValueError: An adapter on it would never run; the message names those that do.
+    """
+    if not isinstance(target, nn.Embedding) or key.rpartition(".")[2] != "shared":
+        return
+    tables = {n: m for n, m in model.named_modules() if isinstance(m, nn.Embedding) and m is not target}
+    readers = [name for name, module in tables.items() if module.weight is target.weight]
+    if readers:
+        raise ValueError(
+            f"target_modules matched {key}, which must not be adapted: its weight is read through {', '.join(readers)} "
+            "alone; name these (embed_tokens) in target_modules"
+        )
+
+
 def _output_embeddings(model: nn.Module) -> nn.Module | None:
     """The head over the vocabulary, if the model has one."""
     return model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]

@@ -1,5 +1,6 @@
 """The tuner: injects the adapted layers and opens the ways into the inner model."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from .._peft import DEFAULT_TARGETS, PREFIX, BaseTuner, get_pattern_key, get_quantization_kwargs
 from ..config import StyleAdapterConfig
-from ..layers import StyleLayer, keep_unpacked, layer_class
+from ..layers import StyleEmbedding, StyleLayer, fuse_again, keep_unfused, keep_unpacked, layer_class
 from ..style import StyleBank, StyleContext
 from .checkpoint import drop_codes
 from .entries import install_entries, remove_entries
@@ -18,10 +19,12 @@ from .finding import adapted_layers
 from .mixed import mixed_batch
 from .styled import Noise, Strength, styled, styles_of
 from .trainable import (
+    check_called,
     check_stacks,
     in_top_blocks,
     is_tied,
     pause_backbone,
+    reads_tokens,
     restored,
     set_trainable,
     with_backbone,
@@ -89,15 +92,25 @@ class StyleAdapterModel(BaseTuner):
         if isinstance(target, StyleLayer):
             target.update_layer(adapter_name, peft_config, r=r, alpha=alpha, inference_mode=peft_config.inference_mode)
             return
+        check_called(self.model, target, current_key)
         kwargs = get_quantization_kwargs(self.model)
         cls = layer_class(target, current_key, **kwargs)
         new_module = cls(
             target, adapter_name, peft_config, context=context, key=current_key, r=r, alpha=alpha, **kwargs
         )
         new_module.unties = is_tied(self.model, target)
+        if isinstance(new_module, StyleEmbedding):
+            new_module.shared = not reads_tokens(self.model, target, current_key)
         if adapter_name not in self.active_adapters:
             new_module.requires_grad_(False)  # a further adapter trains once it is made active
         self._replace_module(parent, target_name, new_module, target)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        """PEFT's replacing; what is unloaded is the base layer itself, which needs nothing handed over."""
+        if isinstance(new_module, StyleLayer):
+            super()._replace_module(parent, child_name, new_module, child)
+        else:
+            setattr(parent, child_name, new_module)
 
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
         """What must hold before the first layer is adapted."""
@@ -160,22 +173,33 @@ class StyleAdapterModel(BaseTuner):
             self._paused = ()
 
     def _check_merge_allowed(self) -> None:
-        """Refuses before the first layer is merged what a later one could not do.
+        """Refuses before the first layer is merged what a later one could not do; warns where the sum is rounded.
 
         A tied weight needs no warning: the merged layer gets a weight of its own.
         """
-        for layer in adapted_layers(self.model):
+        layers = list(adapted_layers(self.model))
+        for layer in layers:
             layer.check_mergeable()
+        rounding = sorted({b.backend_name for b in (layer.quantization_backend for layer in layers) if b is not None})
+        if rounding:
+            warnings.warn(
+                f"merge: the base is quantised ({', '.join(rounding)}), and W + dW is rounded as W was: the merged "
+                "model differs from the adapted one. For an exact merge call dequantize() on the model first, or load "
+                "the base unquantised, or export the style with export_lora",
+                stacklevel=3,
+            )
 
     def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
-        """Opens the ways in."""
+        """Opens the ways in, and closes those that would go past the adapted layers."""
         install_entries(model, self._context())
+        keep_unfused(model)
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
         """PEFT's unloading, and the ways in closed again: what is left is the plain model."""
         model = super()._unload_and_optionally_merge(*args, **kwargs)
         remove_entries(self.model)
         drop_codes(self.model)
+        fuse_again(self.model)
         return model
 
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> AbstractContextManager[None]:

@@ -23,6 +23,7 @@ class InForce:
         codes: By adapter; an adapter that is not here has its default style.
         adapters: Those that run instead of the active ones, where PEFT's `adapter_names` chose one a row.
         rows: That choice, one adapter a row.
+        batches: Sizes of the first dimension of what the model was called with.
         lengths: Sizes of the second dimension of what the model was called with: some models flatten [batch, length, d]
             to [batch * length, d] before a layer.
     """
@@ -30,6 +31,7 @@ class InForce:
     codes: Codes = field(default_factory=dict)
     adapters: tuple[str, ...] | None = None
     rows: tuple[str, ...] = ()
+    batches: tuple[int, ...] = ()
     lengths: tuple[int, ...] = ()
 
 
@@ -128,6 +130,12 @@ class StyleContext:
             yield repeats
             yield from (repeats * length for length in lengths)
 
+    def batch_of(self, code: StyleCode) -> int:
+        """How many rows the batch has, for a layer whose own input does not tell: those of `code`, maybe repeated."""
+        sizes = () if torch.compiler.is_compiling() else self.in_force().batches
+        likely = [code.rows * repeats for repeats in (1, *code.repeats)]
+        return next((size for size in sizes if size in likely), code.rows)
+
     @contextmanager
     def hold(self, codes: Codes, *, rows: Sequence[str] | None = None) -> Iterator[None]:
         """`codes` are in force inside the block, over what was in force before; restored also after an error.
@@ -153,9 +161,11 @@ class StyleContext:
             self.shown.refresh(self)
 
     @contextmanager
-    def called_with(self, lengths: Sequence[int]) -> Iterator[None]:
-        """Inside the block the layers know the lengths of the model's inputs."""
-        token = _IN_FORCE.set({**_IN_FORCE.get(), self: replace(self.in_force(), lengths=tuple(lengths))})
+    def called_with(self, shapes: Sequence[Sequence[int]]) -> Iterator[None]:
+        """Inside the block the layers know the sizes of the model's inputs, [batch, length, ...] each."""
+        batches, lengths = (tuple(shape[i] for shape in shapes) for i in (0, 1))
+        known = replace(self.in_force(), batches=batches, lengths=lengths)
+        token = _IN_FORCE.set({**_IN_FORCE.get(), self: known})
         try:
             yield
         finally:

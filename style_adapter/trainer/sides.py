@@ -12,6 +12,7 @@ from ..adversary import StyleDiscriminator
 from ..arguments import StyleTrainingArguments
 from ..game import StyleGame, width_of
 from ..model import styles_of
+from .sharding import spread_like, whole
 
 DISCRIMINATOR_FILE = "discriminator.safetensors"
 GATES = tuple(PREFIX + table for table in ("gate", "feature", "noise"))
@@ -66,10 +67,11 @@ def sides_of(game: StyleGame) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
 
 
 def discriminator_state(game: StyleGame) -> dict[str, Tensor]:
-    """The discriminator's weights and the style prototypes, as one flat dict."""
+    """The discriminator's weights, whole, and the style prototypes, as one flat dict; a call of every process."""
     assert game.discriminator is not None
-    weights = {f"discriminator.{n}": t.detach().contiguous() for n, t in game.discriminator.state_dict().items()}
-    return {**weights, **{f"prototypes.{n}": t.contiguous() for n, t in game.prototypes.state_dict().items()}}
+    weights = {f"discriminator.{n}": whole(t.detach()) for n, t in game.discriminator.state_dict().items()}
+    prototypes = {f"prototypes.{n}": t for n, t in game.prototypes.state_dict().items()}
+    return {name: tensor.contiguous() for name, tensor in (weights | prototypes).items()}
 
 
 def load_discriminator_state(game: StyleGame, state: Mapping[str, Tensor]) -> None:
@@ -79,5 +81,7 @@ def load_discriminator_state(game: StyleGame, state: Mapping[str, Tensor]) -> No
     for name, tensor in state.items():
         owner, _, key = name.partition(".")
         parts[owner][key] = tensor
-    game.discriminator.load_state_dict(parts["discriminator"])
+    own = game.discriminator.state_dict()
+    weights = {name: spread_like(tensor, own[name]) for name, tensor in parts["discriminator"].items()}
+    game.discriminator.load_state_dict(weights)
     game.prototypes.load_state_dict(parts["prototypes"])

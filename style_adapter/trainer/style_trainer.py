@@ -1,42 +1,30 @@
 """The game under Accelerate: a transformers.Trainer that trains adapter and discriminator in one backward."""
 
-import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from huggingface_hub import HfApi
-from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
+from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..adversary import StyleDiscriminator
 from ..arguments import StyleTrainingArguments
-from ..card import write_card
 from ..data import check_rows
-from ..game import StepLosses, StyleGame
-from ..hub import push_to_hub
+from ..game import StepLosses
 from ..model import styles_of
 from ..tasks import TASKS, Setting
-from .callbacks import check_processes, run_callbacks
+from .callbacks import run_callbacks
 from .record import GameRecord
-from .sides import (
-    DISCRIMINATOR_FILE,
-    build_game,
-    discriminator_state,
-    load_discriminator_state,
-    parameter_groups,
-    sides_of,
-)
+from .saving import SavingTrainer
+from .sharding import check_launch, clip, whole_weights
+from .sides import build_game, parameter_groups, sides_of
 
 
-class StyleTrainer(Trainer):
+class StyleTrainer(SavingTrainer):
     """Trains a style adapter, alone or against a discriminator on the frozen backbone.
 
     Args:
@@ -55,8 +43,6 @@ class StyleTrainer(Trainer):
 
     loss_is_scaled_for_ga = True  # each term is divided by its count over the whole accumulated batch
     current_gradient_accumulation_steps = 1  # Trainer's loop sets it at each step
-    args: StyleTrainingArguments
-    model: StyleGame
 
     def __init__(
         self,
@@ -75,7 +61,7 @@ class StyleTrainer(Trainer):
         check_rows(train_dataset, args.task)
         if eval_dataset is not None:
             check_rows(eval_dataset, args.task, name="eval_dataset")
-        check_processes(args)
+        check_launch(args)
         self.bank, self.task = styles_of(model), TASKS[args.task]
         self.style_model, self.setting = model, Setting(model, processing_class, args, judge)
         self._judged_on = train_dataset
@@ -85,6 +71,7 @@ class StyleTrainer(Trainer):
         self._discriminator_rate: float | None = None
         set_seed(args.seed)  # the discriminator's start too depends on nothing else
         game = build_game(model, args, discriminator)
+        game.lockstep = args.asks_fsdp is not None
         super().__init__(
             model=game,
             args=args,
@@ -113,7 +100,8 @@ class StyleTrainer(Trainer):
         counts = num_items_in_batch if isinstance(num_items_in_batch, Tensor) else self._counts([inputs])
         counts = counts.where(counts > 0, 1)  # no item, no term
         play = model.training and self.state.global_step >= self.args.adversary_start
-        losses: StepLosses = model(play=play, noise=self._noise(inputs), **inputs)
+        with self.accelerator.autocast():  # FSDP2's own way of lowering is off
+            losses: StepLosses = model(play=play, noise=self._noise(inputs), **inputs)
         means = {term: rows.sum() / counts[0 if term == "ce" else 1] for term, rows in losses.rows.items()}
         loss = torch.stack([self._weight(term) * mean for term, mean in means.items()]).sum()
         if model.training:
@@ -166,13 +154,14 @@ class StyleTrainer(Trainer):
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
-        """Clips each side alone: one norm over both would let D's gradient shrink G's step."""
+        """Clips each side alone: one norm over both would let D's gradient shrink G's step, as it does in DeepSpeed."""
+        if self.is_deepspeed_enabled:
+            return super()._clip_grad_norm(model)
         self.accelerator.unscale_gradients()
         generator, discriminator = sides_of(self.model)
         if discriminator:
-            norm = nn.utils.clip_grad_norm_(discriminator, self.args.max_grad_norm)
-            self._discriminator_norm = float(norm)
-        return nn.utils.clip_grad_norm_(generator, self.args.max_grad_norm)
+            self._discriminator_norm = float(clip(discriminator, self.args.max_grad_norm))
+        return clip(generator, self.args.max_grad_norm)
 
     def _get_learning_rate(self) -> float:
         """The adapter's rate, as Trainer asks for it after each step; D's is kept for the same log line."""
@@ -230,69 +219,9 @@ class StyleTrainer(Trainer):
         """The task's metrics on the evaluation rows: each process predicts its share, all of them score the whole."""
         rows, rank, world = self.eval_rows, self.accelerator.process_index, self.accelerator.num_processes
         mine = list(range(rank, len(rows), world))
-        predictions = self.task.predict(rows.select(mine), self.setting)
+        with whole_weights(self.model, self.accelerator):
+            predictions = self.task.predict(rows.select(mine), self.setting)
         found = dict(gather_object(list(zip(mine, predictions, strict=True))))
         if self.setting.judge is None:
             self.setting = replace(self.setting, judge=self.task.judge_of(self._judged_on, self.setting))
         return self.task.score([found[i] for i in range(len(rows))], rows, self.setting)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """The adapter as PEFT saves it, the discriminator and its prototypes in a file of their own."""
-        if not self.args.should_save:  # two processes must not write one file
-            return
-        folder = output_dir or str(self.args.output_dir)
-        os.makedirs(folder, exist_ok=True)
-        with warnings.catch_warnings():
-            # PEFT asks the hub whether the vocabulary has grown, and without a network says twice that it could not.
-            warnings.filterwarnings("ignore", message="Unable to fetch remote file|Could not find a config file")
-            self.style_model.save_pretrained(folder)
-        if self.model.discriminator is not None:
-            save_file(discriminator_state(self.model), os.path.join(folder, DISCRIMINATOR_FILE))
-        self.setting.tokenizer.save_pretrained(folder)
-        torch.save(self.args, os.path.join(folder, "training_args.bin"))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Both sides as they were."""
-        adapter = self.style_model.active_adapters[0]
-        folder = resume_from_checkpoint if adapter == "default" else os.path.join(resume_from_checkpoint, adapter)
-        weights = load_peft_weights(folder, device="cpu")
-        # False: PEFT would ask the hub whether the vocabulary has grown.
-        wanted = get_peft_model_state_dict(self.style_model, adapter_name=adapter, save_embedding_layers=False)
-        missing = sorted(set(wanted) - set(weights))
-        if missing:
-            raise ValueError(f"checkpoint {resume_from_checkpoint} lacks {missing[0]}; it belongs to another adapter")
-        set_peft_model_state_dict(self.style_model, weights, adapter_name=adapter)
-        path = os.path.join(resume_from_checkpoint, DISCRIMINATOR_FILE)
-        if self.model.discriminator is not None and os.path.exists(path):
-            load_discriminator_state(self.model, load_file(path))
-
-    def _load_best_model(self) -> None:
-        """The checkpoint with the best style score, both sides of it."""
-        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """This package's card where Trainer would write its own; what a run has measured there stays."""
-        if self.is_world_process_zero():
-            write_card(self.style_model, str(self.args.output_dir), repo=self.hub_model_id or self.args.hub_model_id)
-
-    def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Saves, then `style_adapter.push_to_hub` of the run's folder, which takes `kwargs` too; or a future of it."""
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        token, revision = token or self.args.hub_token, revision or self.args.hub_revision
-        if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
-        self.save_model(_internal_call=True)
-        if not self.is_world_process_zero():
-            return None
-        self._finish_current_push()
-        kwargs |= {"token": token, "revision": revision, "commit_message": commit_message}
-        push = partial(push_to_hub, self.style_model, str(self.hub_model_id), folder=self.args.output_dir, **kwargs)
-        return push() if blocking else HfApi().run_as_future(push)

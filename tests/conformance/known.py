@@ -20,7 +20,7 @@ _COMBINE = Known(AttributeError, "A LoRA method of PEFT; styles of one adapter m
 _SWAP = Known(ValueError, "PEFT swaps LoRA's tensors only; load_adapter and set_adapter, or one more style, do it.")
 _MIXED = Known(ValueError, "PEFT's mixed models are closed to methods it does not know itself.")
 _SHARED = Known(ValueError, "DeBERTa's projections also read the relative positions, which all rows share.")
-_STRIDE = Known(AttributeError, "Whisper asks its convolution for its stride, which the adapted layer does not show.")
+_STRIDE = Known(AttributeError, "Whisper asks its convolution for its stride, which LoRA's layer does not show.")
 _DEPTHWISE = Known(ValueError, "Mamba reads conv1d.weight and never calls the layer; PEFT refuses it too.")
 
 _CONVOLVED = (
@@ -42,11 +42,7 @@ DIFFERENCES: dict[tuple[str, str], Known] = {
     ("strength_zero_in_each_row_is_the_base", "deberta"): _SHARED,
     ("checkpointing_sees_the_rows_styles", "deberta"): _SHARED,
     ("reentrant_checkpointing_sees_the_rows_styles", "deberta"): _SHARED,
-    ("torchs_adapted_attention_merges", "torch_attention"): Known(
-        AttributeError, "PEFT puts a layer back by its weight, and MultiheadAttention has none."
-    ),
     **{(operation, "mamba"): _DEPTHWISE for operation in (*_CONVOLVED, _CONVOLVED_ROWS)},
-    **{(operation, "whisper"): _STRIDE for operation in (*_CONVOLVED, _CONVOLVED_ROWS)},
 }
 
 _MAMBA = Known(ValueError, "PEFT refuses the layers of Mamba whose weights are read without a call.")

@@ -63,9 +63,12 @@ def test_a_style_merges_into_int8_weights_up_to_their_rounding(int8):
     model, ids = adapter_on(int8()), token_ids(3)
     with torch.no_grad():
         wanted = model(ids, styles="kjv").logits
-        with model.styled("kjv"):
+        before = model(ids, styles="modern").logits
+        with model.styled("kjv"), pytest.warns(UserWarning, match=r"the base is quantised \(torchao\), and W \+ dW"):
             model.merge_adapter()
         merged = model(ids).logits
+        model.unmerge_adapter()
+        assert torch.equal(model(ids, styles="modern").logits, before)
     layer = model.base_model.model.model.layers[0].self_attn.q_proj
     assert type(layer.base_layer.weight).__name__ == "Int8Tensor"
     assert (merged - wanted).abs().mean() < 0.05 * wanted.abs().mean()

@@ -1,0 +1,106 @@
+"""What a run leaves behind and takes up again: checkpoints, the best of them, the card, the push to the hub."""
+
+import os
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType, save_fsdp_optimizer
+from huggingface_hub import HfApi
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import Trainer
+from transformers.trainer import SCHEDULER_NAME
+
+from ..arguments import StyleTrainingArguments
+from ..card import write_card
+from ..game import StyleGame
+from ..hub import push_to_hub
+from ..tasks import Setting
+from .files import load_judge, load_sides, save_sides
+from .sharding import check_push, hides_weights, set_up_sharding
+
+
+class SavingTrainer(Trainer):
+    """Trainer, with both sides of the game in its files, in the same format however the weights are sharded."""
+
+    args: StyleTrainingArguments
+    model: StyleGame
+    setting: Setting
+    style_model: PeftModel
+    hides_weights = False  # ZeRO-3; noted once, as any later TrainingArguments reset Accelerate's state
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Trainer's, and what sharding needs."""
+        super().create_accelerator_and_postprocess()
+        set_up_sharding(self.accelerator, self.args)
+        self.is_fsdp_enabled = self.accelerator.distributed_type == DistributedType.FSDP
+        self.hides_weights = hides_weights(self.accelerator)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Both sides, the tokenizer and the arguments; every process must call it, and one writes."""
+        self._save(output_dir)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """What `save_model` writes."""
+        folder = output_dir or str(self.args.output_dir)
+        state = self.accelerator.get_state_dict(self.model_wrapped) if self.hides_weights else None
+        save_sides(self.model, folder, write=self.args.should_save, state=state)
+        if self.args.should_save:  # two processes must not write one file
+            self.setting.tokenizer.save_pretrained(folder)
+            torch.save(self.args, os.path.join(folder, "training_args.bin"))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Trainer's files; under FSDP without the frozen backbone, which Trainer would add to each checkpoint."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save and self.lr_scheduler is not None:
+            torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Both sides as they were."""
+        load_sides(self.model, resume_from_checkpoint)
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        """Trainer's; what DeepSpeed's own checkpoint does not hold is read beside it."""
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        if resume_from_checkpoint is not None and self.is_deepspeed_enabled:
+            load_judge(self.model, resume_from_checkpoint)
+        return prepared
+
+    def _load_best_model(self) -> None:
+        """The checkpoint with the best style score, both sides of it."""
+        load_sides(self.model, str(self.state.best_model_checkpoint))
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """This package's card where Trainer would write its own; what a run has measured there stays."""
+        if self.is_world_process_zero():
+            write_card(self.style_model, str(self.args.output_dir), repo=self.hub_model_id or self.args.hub_model_id)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Saves, then `style_adapter.push_to_hub` of the run's folder, which takes `kwargs` too; or a future of it."""
+        check_push(sharded=self.is_fsdp_enabled or self.hides_weights)
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        token, revision = token or self.args.hub_token, revision or self.args.hub_revision
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()
+        kwargs |= {"token": token, "revision": revision, "commit_message": commit_message}
+        push = partial(push_to_hub, self.style_model, str(self.hub_model_id), folder=self.args.output_dir, **kwargs)
+        return push() if blocking else HfApi().run_as_future(push)
