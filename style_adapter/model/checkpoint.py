@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..style import InForce, StyleContext
+from .finding import adapted_layers
 
 # Where a module keeps the function that checkpoints it: transformers' blocks, and torch's CheckpointWrapper
 PLACES = ("_gradient_checkpointing_func", "checkpoint_fn")
@@ -60,13 +61,16 @@ def with_tensors(in_force: InForce, learned: Learned, tensors: tuple[Tensor, ...
     return replace(in_force, codes=codes) if learned else in_force
 
 
-def carry_codes(model: nn.Module, context: StyleContext) -> None:
+def carry_codes(model: nn.Module) -> None:
     """Wraps each block's checkpointing function; at each forward, since Trainer sets it anew inside `train()`."""
     for module in model.modules():
         for place in PLACES:
             function = module.__dict__.get(place)
-            if function is not None and not isinstance(function, CarriedCheckpoint):
-                module.__dict__[place] = CarriedCheckpoint(function, context)
+            if function is None or isinstance(function, CarriedCheckpoint):
+                continue
+            layer = next(adapted_layers(module), None)
+            if layer is not None:
+                module.__dict__[place] = CarriedCheckpoint(function, layer.style_context)
 
 
 def drop_codes(model: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """The ways into the inner model: its `forward` and `generate`, which also take `styles` and `style_noise`."""
 
+import copy
 import inspect
 import math
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
-from ..style import StyleContext
+from ..style import NOTHING, InForce, StyleContext
 from .checkpoint import carry_codes
 from .styled import Noise, Strength, styled
 
@@ -27,6 +28,7 @@ class StyledCall:
         """Around the method `name` of `model`, or what an instance has in its place."""
         self.model, self.name, self.context = model, name, context
         self.shadowed: Callable[..., Any] | None = model.__dict__.get(name)
+        self.inherited: InForce | None = None  # what a replica runs in: its thread has set nothing
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -57,6 +59,9 @@ class StyledCall:
         **kwargs: Any,
     ) -> Any:
         """Runs the model, in `styles` if they are given, in those in force otherwise."""
+        if self.inherited is not None and self.context.in_force() is NOTHING:
+            with self.context.only(self.inherited):
+                return self(*args, styles=styles, style_noise=style_noise, style_strength=style_strength, **kwargs)
         if styles is None and style_noise is None and style_strength == 1.0:
             return self._run(*args, **kwargs)
         return self._run_styled(styles, style_noise, style_strength, *args, **kwargs)
@@ -84,7 +89,7 @@ class StyledCall:
     @torch.compiler.assume_constant_result  # a compiled forward does this while it is compiled
     def _carry(self) -> None:
         """Wraps the checkpointing functions."""
-        carry_codes(self.model, self.context)
+        carry_codes(self.model)
 
 
 class StyledGenerate(StyledCall):
@@ -104,7 +109,31 @@ class StyledGenerate(StyledCall):
             return super()._run(*args, **kwargs)
 
 
+REPLICATE = "_replicate_for_data_parallel"  # what torch calls a module's copying
 ENTRIES: dict[str, type[StyledCall]] = {"forward": StyledCall, "generate": StyledGenerate}
+
+
+class Replication:
+    """What torch's DataParallel calls to make a replica of `model`, one a device and a thread.
+
+    torch copies the module's attributes, so that the ways in would lead to the original: here they lead to the
+    replica, and it runs in the styles that are in force while it is made.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """For `model`, which has the ways in."""
+        self.model = model
+
+    def __call__(self) -> nn.Module:
+        """A replica; torch gives it parameters and submodules."""
+        replica = type(self.model)._replicate_for_data_parallel(self.model)
+        for name in ENTRIES:
+            entry = replica.__dict__.get(name)
+            if isinstance(entry, StyledCall):
+                own = copy.copy(entry)
+                own.model, own.inherited = replica, entry.context.in_force()
+                replica.__dict__[name] = own
+        return replica
 
 
 def _ways_in(model: nn.Module) -> list[nn.Module]:
@@ -119,11 +148,13 @@ def install_entries(model: nn.Module, context: StyleContext) -> None:
         for name, entry in ENTRIES.items():
             if hasattr(module, name) and not isinstance(module.__dict__.get(name), StyledCall):
                 setattr(module, name, entry(module, name, context))
+        module.__dict__[REPLICATE] = Replication(module)
 
 
 def remove_entries(model: nn.Module) -> None:
     """Takes them away again."""
     for module in _ways_in(model):
+        module.__dict__.pop(REPLICATE, None)
         for name in ENTRIES:
             entry = module.__dict__.get(name)
             if isinstance(entry, StyledCall):

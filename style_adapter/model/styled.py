@@ -1,7 +1,7 @@
 """`styled` and `styles_of`: for any module that holds adapted layers, also where PEFT drops the tuner."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..style import OFF, Codes, Style, StyleBank, StyleCode, layer_strengths
+from ..layers import StyleLayer
+from ..style import OFF, Codes, Style, StyleBank, StyleCode, StyleContext, layer_strengths, names_any
 from .checkpoint import carry_codes
-from .finding import first_layer
+from .finding import adapted_layers, first_layers
 from .mixed import codes_of_rows
 
 Strength = float | int | Mapping[str, float | int]
@@ -27,13 +28,17 @@ def styles_of(model: nn.Module) -> StyleBank:
     Raises:
         ValueError: The model has no style adapter.
     """
-    layer = first_layer(model)
-    banks = [layer.style_context.banks[a] for a in layer.active_adapters if a in layer.style_context.banks]
+    banks = list(dict.fromkeys(context.banks[adapter] for context, adapter in _active(first_layers(model))))
     if len(banks) == 1:
         return banks[0]
     names = tuple(dict.fromkeys(name for bank in banks for name in bank.names))
     width = max((bank.style_dim for bank in banks), default=0)
     return StyleBank(names, style_dim=width, noise_dim=max((bank.noise_dim for bank in banks), default=0))
+
+
+def _active(layers: Mapping[StyleContext, StyleLayer]) -> list[tuple[StyleContext, str]]:
+    """Each context with each of its active adapters."""
+    return [(context, a) for context, layer in layers.items() for a in layer.active_adapters if a in context.banks]
 
 
 @contextmanager
@@ -60,42 +65,79 @@ def styled(
         ValueError: A merged model, a name that no active adapter has (the message lists the known ones), or shapes
             that do not fit.
     """
-    layer = first_layer(model)
-    if layer.merged:
+    if any(layer.merged for layer in adapted_layers(model)):
         raise ValueError(
             "styles: a merged model has the style it was merged in; call unmerge_adapter() to choose another"
         )
-    context = layer.style_context
-    carry_codes(model, context)
-    codes = _resolve(model, styles, noise)
-    device = layer.adapter_device
+    layers = first_layers(model)
+    carry_codes(model)
+    tiles = type(model).__module__.startswith("diffusers.") if tiled is None else tiled
     with torch.inference_mode(False):  # a compiled graph takes tensors of one kind
-        told: dict[str, Any] = {
-            "tiled": type(model).__module__.startswith("diffusers.") if tiled is None else tiled,
-            "strength": None if strength == 1.0 else layer_strengths(context.layers, strength),
+        resolved = _resolve(layers, styles, noise)
+        factors = _strengths(model, resolved, strength)
+        held = {
+            context: {
+                a: code and _told(code, layers[context], tiles, factors.get(context)) for a, code in codes.items()
+            }
+            for context, codes in resolved.items()
         }
-        codes = {adapter: code and replace(code, **told) for adapter, code in codes.items()}
-        if device is not None and device.type != "meta":  # moved once here, not once a layer
-            codes = {adapter: code and code.to(device) for adapter, code in codes.items()}
-    with context.hold(codes):
+    with ExitStack() as stack:
+        for context, codes in held.items():
+            stack.enter_context(context.hold(codes))
         yield
 
 
-def _resolve(model: nn.Module, styles: Any, noise: Noise | None) -> Codes:
-    """The code of each adapter that `styles` addresses; the others stay as they are."""
-    layer = first_layer(model)
-    banks = layer.style_context.banks
+def _told(code: StyleCode, layer: StyleLayer, tiled: bool, strength: Float[Tensor, " layers"] | None) -> StyleCode:
+    """`code` with what `styled` was told beside the styles, on the device of `layer`: moved once, not once a layer."""
+    if code.strength is not None:
+        strength = code.strength if strength is None else strength.to(code.strength) * code.strength
+    told = replace(code, tiled=tiled or code.tiled, strength=strength)
+    device = layer.adapter_device
+    return told if device is None or device.type == "meta" else told.to(device)
+
+
+def _strengths(
+    model: nn.Module, resolved: Mapping[StyleContext, Codes], strength: Strength
+) -> dict[StyleContext, Float[Tensor, " layers"]]:
+    """The factors of each context's layers; empty where there is nothing to change.
+
+    Raises:
+        ValueError: A pattern that names no layer of the adapters that are addressed.
+    """
+    if not isinstance(strength, Mapping):
+        return {} if strength == 1.0 else {c: layer_strengths(c.layers, strength) for c in resolved}
+    reached = [
+        layer.key for layer in adapted_layers(model) if any(a in layer.r for a in resolved.get(layer.style_context, ()))
+    ]
+    layer_strengths(reached, strength)
+    return {
+        context: layer_strengths(context.layers, {p: f for p, f in strength.items() if names_any(p, context.layers)})
+        for context in resolved
+    }
+
+
+def _resolve(layers: Mapping[StyleContext, StyleLayer], styles: Any, noise: Noise | None) -> dict[StyleContext, Codes]:
+    """The code of each adapter that `styles` addresses, by context; the others stay as they are."""
     if isinstance(styles, Style) and styles == OFF:
-        return dict.fromkeys(banks)
-    if rows := layer.style_context.in_force().rows:
-        return codes_of_rows(rows, banks, styles, noise)
-    if isinstance(styles, Mapping) and styles and all(_names_adapter(k, v, banks) for k, v in styles.items()):
-        alone = len(styles) == 1
-        return {a: banks[a].code(s, noise=noise if alone or banks[a].noise_dim else None) for a, s in styles.items()}
-    active = [adapter for adapter in layer.active_adapters if adapter in banks]
-    if len(active) == 1:
-        return {active[0]: banks[active[0]].code(styles, noise=noise)}
-    return _resolve_among(active, banks, styles_of(model), styles, noise)
+        return {context: dict.fromkeys(context.banks) for context in layers}
+    if mixed := {context: rows for context in layers if (rows := context.in_force().rows)}:
+        return {context: codes_of_rows(rows, context.banks, styles, noise) for context, rows in mixed.items()}
+    known = {adapter: bank for context in layers for adapter, bank in context.banks.items()}
+    if isinstance(styles, Mapping) and styles and all(_names_adapter(k, v, known) for k, v in styles.items()):
+        return {context: _addressed(context.banks, styles, noise) for context in layers}
+    active = _active(layers)
+    if len(active) == len(layers) and len({context.banks[adapter] for context, adapter in active}) == 1:
+        return {context: {adapter: context.banks[adapter].code(styles, noise=noise)} for context, adapter in active}
+    return _resolve_among(active, styles, noise)
+
+
+def _addressed(banks: Mapping[str, StyleBank], styles: Mapping[str, Any], noise: Noise | None) -> Codes:
+    """The codes of {adapter: styles}."""
+    own = {adapter: spec for adapter, spec in styles.items() if adapter in banks}
+    return {
+        a: banks[a].code(spec, noise=noise if len(styles) == 1 or banks[a].noise_dim else None)
+        for a, spec in own.items()
+    }
 
 
 def _names_adapter(key: Any, value: Any, banks: Mapping[str, StyleBank]) -> bool:
@@ -104,9 +146,14 @@ def _names_adapter(key: Any, value: Any, banks: Mapping[str, StyleBank]) -> bool
 
 
 def _resolve_among(
-    active: list[str], banks: Mapping[str, StyleBank], union: StyleBank, styles: Any, noise: Noise | None
-) -> Codes:
+    active: list[tuple[StyleContext, str]], styles: Any, noise: Noise | None
+) -> dict[StyleContext, Codes]:
     """Each of several active adapters takes the part of each style whose names it has, or its default."""
+    banks = [context.banks[adapter] for context, adapter in active]
+    union = StyleBank(
+        tuple(dict.fromkeys(name for bank in banks for name in bank.names)),
+        style_dim=max((bank.style_dim for bank in banks), default=0),
+    )
     specs = styles if isinstance(styles, (list, tuple)) else [styles]
     numbered = any(isinstance(spec, (int, Tensor, StyleCode)) for spec in specs)
     rows = [] if numbered else union.rows(styles)
@@ -115,11 +162,11 @@ def _resolve_among(
             f"styles={styles!r}: row numbers, features and noise must address one adapter, {len(active)} are active; "
             "write {adapter: styles}"
         )
-    codes: dict[str, StyleCode | None] = {}
-    for adapter in active:
-        bank = banks[adapter]
+    codes: dict[StyleContext, dict[str, StyleCode | None]] = {}
+    for context, adapter in active:
+        bank = context.banks[adapter]
         parts = [Style({n: w for n, w in row.weights.items() if n in bank.names}) for row in rows]
         default = bank[bank.default or bank.names[0]]
         chosen = [part if part.weights or row == OFF else default for part, row in zip(parts, rows, strict=True)]
-        codes[adapter] = bank.code(chosen)
-    return codes
+        codes.setdefault(context, {})[adapter] = bank.code(chosen)
+    return dict(codes)

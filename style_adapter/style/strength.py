@@ -32,14 +32,20 @@ def layer_strengths(
     patterns = strength if isinstance(strength, Mapping) else {"": strength}
     factors = torch.ones(len(layers))
     for pattern, factor in patterns.items():
-        named = torch.tensor([_names(pattern, layer) for layer in layers])
+        named = torch.tensor([_names(pattern, layer) for layer in layers], dtype=torch.bool)
         if not named.any():
+            example = next(iter(layers), "none here")
             raise ValueError(
-                f"strength: {pattern!r} must name an adapted layer, such as {layers[0]!r} or a part of it; a range of "
+                f"strength: {pattern!r} must name an adapted layer, such as {example!r} or a part of it; a range of "
                 "blocks is written 'layers.0-11'"
             )
         factors[named] *= factor
     return factors
+
+
+def names_any(pattern: str, layers: Sequence[str]) -> bool:
+    """Whether `pattern` names one of `layers`."""
+    return any(_names(pattern, layer) for layer in layers)
 
 
 def _names(pattern: str, layer: str) -> bool:
