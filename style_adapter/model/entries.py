@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
-from ..style import NOTHING, InForce, StyleContext
+from ..style import InForce, StyleContext
 from .checkpoint import carry_codes
 from .styled import Noise, Strength, styled
 
@@ -59,7 +59,7 @@ class StyledCall:
         **kwargs: Any,
     ) -> Any:
         """Runs the model, in `styles` if they are given, in those in force otherwise."""
-        if self.inherited is not None and self.context.in_force() is NOTHING:
+        if self.inherited is not None and not self.context.is_set():
             with self.context.only(self.inherited):
                 return self(*args, styles=styles, style_noise=style_noise, style_strength=style_strength, **kwargs)
         if styles is None and style_noise is None and style_strength == 1.0:

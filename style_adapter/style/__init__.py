@@ -8,12 +8,11 @@ Everything that makes a style is linear, so a mixture, a strength or a differenc
 """
 
 from .bank import StyleBank, StyleCode
-from .context import NOTHING, Codes, InForce, StyleContext
+from .context import Codes, InForce, StyleContext
 from .mixture import OFF, Style
 from .strength import layer_strengths, names_any
 
 __all__ = [
-    "NOTHING",
     "OFF",
     "Codes",
     "InForce",

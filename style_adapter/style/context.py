@@ -118,6 +118,10 @@ class StyleContext:
         """What was set for this model; `NOTHING` where every adapter has its default."""
         return _IN_FORCE.get().get(self, NOTHING)
 
+    def is_set(self) -> bool:
+        """Whether this thread or task has set something for this model, be it `NOTHING`."""
+        return self in _IN_FORCE.get()
+
     def row_counts(self) -> set[int]:
         """How many rows an input may have where a style for each row is in force; empty where none is."""
         codes = [code for code in self.in_force().codes.values() if code is not None and code.rows > 1]
