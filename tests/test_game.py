@@ -20,10 +20,17 @@ from training_fixtures import (
 )
 
 from style_adapter import StyleBank
-from style_adapter.adversary import StyleDiscriminator
+from style_adapter.adversary import StyleDiscriminator, find_blocks
 from style_adapter.data import ClassificationCollator, tokenize_classification
 from style_adapter.functional import IGNORED
-from style_adapter.game import DISCRIMINATOR_TERMS, GENERATOR_TERMS, FrozenFeatures, StyleGame, dense_weights
+from style_adapter.game import (
+    DISCRIMINATOR_TERMS,
+    GENERATOR_TERMS,
+    FrozenFeatures,
+    StyleGame,
+    dense_weights,
+    frozen_copy,
+)
 from style_adapter.model import styled
 from style_adapter.style import StyleCode
 
@@ -323,3 +330,62 @@ def test_a_depth_that_the_backbone_lacks_is_refused_before_any_step():
 def test_dense_weights_add_up_by_style():
     code = StyleCode(torch.tensor([[1, 0], [1, 1]]), torch.tensor([[0.7, 0.0], [0.5, 0.25]]))
     torch.testing.assert_close(dense_weights(code, 3), torch.tensor([[0.0, 0.7, 0.0], [0.0, 0.75, 0.0]]))
+
+
+# A backbone that trains too
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_a_discriminator_does_not_read_what_trains(kind):
+    backbone, task_type = BACKBONES[kind]
+    judge = StyleDiscriminator(32, 2, width=16)
+    for options in ({"trainable": "all"}, {"bias": "all"} if kind == "gpt2" else {"trainable": "all"}):
+        model = adapted(backbone(), task_type=task_type, **options)
+        with pytest.raises(ValueError, match=r"must be frozen, and .* trains .* backbone=frozen_copy\(model\)"):
+            StyleGame(model, judge, depth=1)
+        StyleGame(model, None, depth=1)  # nobody reads
+        StyleGame(model, judge, depth=1, backbone=frozen_copy(model))
+    later = adapted(backbone(), task_type=task_type)
+    find_blocks(FrozenFeatures(later, 1).backbone)[1].requires_grad_(True)
+    StyleGame(later, judge, depth=1)  # the block behind what is read
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_features_of_an_own_backbone_equal_the_adapted_ones_and_stay_while_it_trains(kind):
+    frozen_game = make_game(kind)
+    game = make_game(kind, adapter={"trainable": "all"}, backbone=frozen_copy(frozen_game.model))
+    batch = toy_batch(game.model)
+    expected, found = frozen_game(**batch), game(**batch)
+    for name, rows in expected.rows.items():
+        torch.testing.assert_close(found.rows[name], rows)
+    mask = batch["labels"] != IGNORED
+    read = game.features.embed(batch["labels"][mask], mask)
+    before = game.features(read, mask)
+    optimizer = torch.optim.SGD([p for p in game.parameters() if p.requires_grad], 0.1)
+    sum(game(**batch).rows[name].sum() for name in ("ce", "adv", "feat", "cls")).backward()
+    optimizer.step()
+    assert torch.equal(game.features(game.features.embed(batch["labels"][mask], mask), mask), before)
+    assert not torch.allclose(game(**batch).rows["ce"], found.rows["ce"])
+    moved = [n for n, p in game.model.named_parameters() if p.grad is not None and "style_adapter_" not in n]
+    assert len(moved) > 5
+
+
+def test_the_generators_side_moves_a_training_backbone_by_what_it_wrote_alone():
+    game = make_game(adapter={"trainable": "all"}, backbone=frozen_copy(adapted(llama())))
+    game(**toy_batch(game.model)).rows["adv"].sum().backward()
+    assert all(p.grad is None for p in game.features.own.parameters())
+    assert game.model.get_input_embeddings().weight.grad is not None  # through what it wrote
+    assert not any("features" in name for name, _ in game.named_parameters())
+
+
+def test_a_frozen_copy_is_plain_and_its_own():
+    model = randomised(adapted(llama()))
+    twin = frozen_copy(model)
+    tokens = torch.tensor([[5, 6, 7]])
+    assert type(twin) is type(model.get_base_model())
+    assert not any(p.requires_grad for p in twin.parameters())
+    assert not any("style_adapter_" in name for name, _ in twin.named_parameters())
+    assert torch.equal(twin(input_ids=tokens).logits, llama().eval()(input_ids=tokens).logits)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.zero_()
+    assert torch.equal(twin(input_ids=tokens).logits, llama().eval()(input_ids=tokens).logits)

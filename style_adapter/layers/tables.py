@@ -160,6 +160,11 @@ class GatedFactors(nn.Module, BaseTunerLayer):
                 return gate.repeat_interleave(repeats, dim=0)
         if code.tiled and batch % rows == 0:
             return gate.repeat(batch // rows, 1)
+        if named := self.style_context.in_force().rows:
+            raise ValueError(  # PEFT's own words
+                f"Length of `adapter_names` should be the same as the number of inputs, but got {len(named)} and "
+                f"{batch} respectively."
+            )
         hint = (
             f"if only {self.key} gets them so, since all rows share its input, name it in exclude_modules"
             if batch == 1

@@ -1,12 +1,18 @@
 """Gradient checkpointing runs a block again in the backward pass: it must see the styles of its first run."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..style import StyleContext
+from ..style import InForce, StyleContext
+
+# Where a module keeps the function that checkpoints it: transformers' blocks, and torch's CheckpointWrapper
+PLACES = ("_gradient_checkpointing_func", "checkpoint_fn")
+Learned = list[tuple[str, str, Tensor]]  # adapter, field of its code, a tensor with a gradient
 
 
 class CarriedCheckpoint:
@@ -18,28 +24,55 @@ class CarriedCheckpoint:
 
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Checkpoints `function` together with the codes now in force."""
+        compiling = torch.compiler.is_compiling()
+        in_force = self.context.shown.now if compiling else self.context.in_force()
+        learned = [] if compiling else learned_tensors(in_force)
+        recomputable = partial(self._run, function, in_force, learned)
+        # a reentrant recomputation cuts the graph at the arguments: whatever else has a gradient would be walked
+        # through once a block, which its freed buffers refuse
+        return self.checkpoint(recomputable, *args, *(tensor for *_, tensor in learned), **kwargs)
+
+    def _run(self, function: Callable[..., Any], in_force: InForce, learned: Learned, *args: Any, **kwargs: Any) -> Any:
+        """Runs the block, at first and again: the last arguments are the tensors that `learned` names."""
         if torch.compiler.is_compiling():  # the codes are inputs of the graph: what recomputes has them
-            return self.checkpoint(function, *args, **kwargs)
-        in_force = self.context.in_force()
+            return function(*args, **kwargs)
+        count = len(args) - len(learned)
+        with self.context.only(with_tensors(in_force, learned, args[count:])):
+            return function(*args[:count], **kwargs)
 
-        def recomputable(*inner_args: Any, **inner_kwargs: Any) -> Any:
-            with self.context.only(in_force):
-                return function(*inner_args, **inner_kwargs)
 
-        return self.checkpoint(recomputable, *args, **kwargs)
+def learned_tensors(in_force: InForce) -> Learned:
+    """The tensors of the codes in force that something outside the model learns, such as an encoder's features."""
+    return [
+        (adapter, name, tensor)
+        for adapter, code in in_force.codes.items()
+        if code is not None
+        for name, tensor in vars(code).items()
+        if isinstance(tensor, Tensor) and tensor.requires_grad
+    ]
+
+
+def with_tensors(in_force: InForce, learned: Learned, tensors: tuple[Tensor, ...]) -> InForce:
+    """`in_force` with `tensors` in the places of `learned`."""
+    codes = dict(in_force.codes)
+    for (adapter, name, _), tensor in zip(learned, tensors, strict=True):
+        codes[adapter] = replace(codes[adapter], **{name: tensor})  # type: ignore[type-var]  # None has no tensors
+    return replace(in_force, codes=codes) if learned else in_force
 
 
 def carry_codes(model: nn.Module, context: StyleContext) -> None:
     """Wraps each block's checkpointing function; at each forward, since Trainer sets it anew inside `train()`."""
     for module in model.modules():
-        function = module.__dict__.get("_gradient_checkpointing_func")
-        if function is not None and not isinstance(function, CarriedCheckpoint):
-            module.__dict__["_gradient_checkpointing_func"] = CarriedCheckpoint(function, context)
+        for place in PLACES:
+            function = module.__dict__.get(place)
+            if function is not None and not isinstance(function, CarriedCheckpoint):
+                module.__dict__[place] = CarriedCheckpoint(function, context)
 
 
 def drop_codes(model: nn.Module) -> None:
     """Gives each block its own checkpointing function back."""
     for module in model.modules():
-        function = module.__dict__.get("_gradient_checkpointing_func")
-        if isinstance(function, CarriedCheckpoint):
-            module.__dict__["_gradient_checkpointing_func"] = function.checkpoint
+        for place in PLACES:
+            function = module.__dict__.get(place)
+            if isinstance(function, CarriedCheckpoint):
+                module.__dict__[place] = function.checkpoint

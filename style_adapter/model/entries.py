@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from types import MethodType
+from types import CodeType, MethodType
 from typing import Any
 
 import torch
@@ -37,6 +37,11 @@ class StyledCall:
         rest = [p for p in shown.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
         return shown.replace(parameters=[*named, extra, *rest])
 
+    @property
+    def __code__(self) -> CodeType:
+        """The code of the class's method: torch.export notes where a forward is written."""
+        return inspect.unwrap(getattr(type(self.model), self.name)).__code__
+
     def _inner(self, *args: Any, **kwargs: Any) -> Any:
         """What the call does without styles."""
         if self.shadowed is not None:
@@ -67,17 +72,19 @@ class StyledCall:
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         """One forward: what recomputes in backward takes the codes along."""
-        if torch.compiler.is_compiling():
-            # what recomputes has the codes as inputs of its graph; where the graph breaks there, `styled` or an earlier
-            # forward has wrapped the checkpointing function already
-            return self._inner(*args, **kwargs)
         if torch.is_grad_enabled() and self.model.training:
-            carry_codes(self.model, self.context)
-        if not self.context.holds_rows():
+            self._carry()
+        rows = set() if torch.compiler.is_compiling() else self.context.row_counts()
+        if not rows:
             return self._inner(*args, **kwargs)
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim() > 1]
-        with self.context.called_with([tensor.shape for tensor in tensors]):
+        with self.context.called_with([tensor.shape for tensor in tensors if tensor.shape[0] in rows]):
             return self._inner(*args, **kwargs)
+
+    @torch.compiler.assume_constant_result  # a compiled forward does this while it is compiled
+    def _carry(self) -> None:
+        """Wraps the checkpointing functions."""
+        carry_codes(self.model, self.context)
 
 
 class StyledGenerate(StyledCall):

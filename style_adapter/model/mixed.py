@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .._peft import AuxiliaryTrainingWrapper
 from ..style import OFF, Codes, StyleBank, StyleCode
-from .finding import first_layer
+from .finding import adapted_layers, first_layer
 
 BASE = "__base__"  # PEFT's name for a row that no adapter touches
 
@@ -28,7 +28,7 @@ def mixed_batch(model: nn.Module, adapter_names: Sequence[str]) -> Iterator[None
     layer = first_layer(model)
     if model.training:
         raise ValueError("Cannot pass `adapter_names` when the model is in training mode.")
-    if layer.merged:
+    if any(adapted.merged for adapted in adapted_layers(model)):
         raise ValueError(
             "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
         )
@@ -38,7 +38,8 @@ def mixed_batch(model: nn.Module, adapter_names: Sequence[str]) -> Iterator[None
     if unknown := sorted(set(named) - set(context.banks)):
         raise ValueError(f"Trying to infer with non-existing adapter(s): {', '.join(unknown)}")
     device = layer.adapter_device or torch.device("cpu")
-    codes = {a: _only_rows(context.code(a, device), [n == a for n in names]) for a in named}
+    running = named or list(context.banks)[:1]  # where none is named, one of strength zero counts the rows
+    codes = {a: _only_rows(context.code(a, device), [n == a for n in names]) for a in running}
     with ExitStack() as stack:
         for module in model.modules():
             if isinstance(module, AuxiliaryTrainingWrapper):
@@ -70,9 +71,15 @@ def codes_of_rows(rows: Sequence[str], banks: Mapping[str, StyleBank], styles: A
     """The codes of `styles`, one a row or one for all, where row i belongs to the adapter `rows[i]`.
 
     Raises:
-        ValueError: A style that the adapter of its row does not have, or a wrong number of styles.
+        ValueError: A style that the adapter of its row does not have, a wrong number of styles, or noise that none of
+            the adapters takes.
     """
     named = [adapter for adapter in dict.fromkeys(rows) if adapter != BASE]
+    if noise is not None and not any(banks[adapter].noise_dim for adapter in named):
+        raise ValueError(
+            f"style_noise: one of adapter_names={named} must have noise_dim >= 1; leave the noise out, or set "
+            "noise_dim in StyleAdapterConfig"
+        )
     codes: dict[str, StyleCode | None] = {}
     for adapter in named:
         kept = [name == adapter for name in rows]

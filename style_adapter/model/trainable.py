@@ -1,6 +1,7 @@
 """What trains and what does not: blocks, the backbone, shared weights."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,6 +25,19 @@ def in_top_blocks(model: nn.Module, key: str, trainable: str) -> bool:
     return False
 
 
+def check_stacks(model: nn.Module, trainable: str) -> None:
+    """Refuses "top:N" on a model without blocks to count: nothing would be adapted.
+
+    Raises:
+        ValueError: The model has no `nn.ModuleList`.
+    """
+    if trainable.startswith("top:") and not any(isinstance(module, nn.ModuleList) for module in model.modules()):
+        raise ValueError(
+            f"trainable={trainable!r} must have a model with a list of blocks (nn.ModuleList), and "
+            f"{type(model).__name__} has none; name the modules to adapt in target_modules, with trainable='adapter'"
+        )
+
+
 def set_trainable(model: nn.Module, configs: Iterable[Any]) -> None:
     """Makes the backbone train too where a config says `trainable="all"`.
 
@@ -33,16 +47,33 @@ def set_trainable(model: nn.Module, configs: Iterable[Any]) -> None:
     training = (config for config in configs if config.peft_type == STYLE_ADAPTER and not config.inference_mode)
     if not any(config.trainable == "all" for config in training):
         return
-    auxiliary = [name for name, module in model.named_modules() if isinstance(module, AuxiliaryTrainingWrapper)]
-    for name, parameter in model.named_parameters():
-        if PREFIX in name or name.startswith(tuple(f"{prefix}." for prefix in auxiliary)):
-            continue
+    for name, parameter in backbone_parameters(model):
         if not parameter.is_floating_point():
             raise ValueError(
                 f"trainable='all' must have a floating-point backbone, and {name} is {parameter.dtype}; load the model "
                 "unquantised, or set trainable='adapter'"
             )
         parameter.requires_grad_(True)
+
+
+def backbone_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The backbone's parameters by name, without those that PEFT trains whole."""
+    auxiliary = tuple(f"{n}." for n, module in model.named_modules() if isinstance(module, AuxiliaryTrainingWrapper))
+    for name, parameter in model.named_parameters():
+        if PREFIX not in name and not name.startswith(auxiliary):
+            yield name, parameter
+
+
+def pause_backbone(model: nn.Module, paused: Sequence[nn.Parameter], *, trains: bool) -> list[nn.Parameter]:
+    """Freezes what trains of the backbone, or makes what was `paused` train again; gives what is paused now."""
+    if trains:
+        for parameter in paused:
+            parameter.requires_grad_(True)
+        return []
+    training = [parameter for _, parameter in backbone_parameters(model) if parameter.requires_grad]
+    for parameter in training:
+        parameter.requires_grad_(False)
+    return [*paused, *training]
 
 
 def is_tied(model: nn.Module, target: nn.Module) -> bool:
@@ -89,7 +120,7 @@ def _output_embeddings(model: nn.Module) -> nn.Module | None:
     return model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
 
 
-def with_backbone(tensors: dict[str, Tensor], state: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
+def with_backbone(tensors: dict[str, Tensor], state: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
     """What is saved: `tensors` of the adapter, and every tensor of the backbone where it trains too.
 
     Args:
@@ -99,10 +130,67 @@ def with_backbone(tensors: dict[str, Tensor], state: dict[str, Tensor], config: 
     """
     if config.trainable != "all":
         return tensors
-    backbone = {key: value for key, value in state.items() if PREFIX not in key and not _is_auxiliary(key)}
-    return {**backbone, **tensors}
+    return {**{_unwrapped(key): tensor for key, tensor in _of_backbone(state).items()}, **tensors}
 
 
-def _is_auxiliary(key: str) -> bool:
-    """Whether PEFT saves it as one of `modules_to_save` itself."""
-    return ".modules_to_save." in key or ".original_module." in key
+def restored(tensors: dict[str, Tensor], model: nn.Module, config: Any) -> dict[str, Tensor]:
+    """What is loaded: `tensors` with those of the backbone, where they were saved too, as `model` takes them.
+
+    Under the model's keys, for a layer may be adapted here that was not when the file was written; of its dtype and on
+    its device, and one parameter for all modules that share it: `low_cpu_mem_usage` puts them in place as they are.
+
+    Raises:
+        ValueError: A weight of the backbone that the file has not, or a quantised one.
+    """
+    if config.trainable != "all":
+        return tensors
+    found = {_plain(key): tensor for key, tensor in _of_backbone(tensors).items()}
+    places = _of_backbone(model.state_dict(keep_vars=True))
+    shared = {id(place): found[_plain(key)] for key, place in places.items() if _plain(key) in found}
+    for name, parameter in backbone_parameters(model):
+        _check_restorable(name, parameter, shared.get(id(parameter)))
+    ready = {id(place): _like(place, shared[id(place)]) for place in places.values() if id(place) in shared}
+    adapter = {key: tensor for key, tensor in tensors.items() if key not in _of_backbone(tensors)}
+    return {**adapter, **{key: ready[id(place)] for key, place in places.items() if id(place) in ready}}
+
+
+def _of_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of `state` that are neither an adapter's nor those of a module that PEFT saves whole."""
+    whole = {key.partition(".modules_to_save.")[0] for key in state if ".modules_to_save." in key}
+    return {
+        key: tensor
+        for key, tensor in state.items()
+        if PREFIX not in key and ".modules_to_save." not in key and key.partition(".original_module.")[0] not in whole
+    }
+
+
+def _unwrapped(key: str) -> str:
+    """`key` as the plain backbone has it, whatever PEFT has put around its modules."""
+    return re.sub(r"\.(base_layer|original_module)(?=\.)", "", key)
+
+
+def _plain(key: str) -> str:
+    """The same without PEFT's name of the whole backbone, which an injected model has not."""
+    return _unwrapped(key).removeprefix("base_model.model.")
+
+
+def _check_restorable(name: str, parameter: nn.Parameter, tensor: Tensor | None) -> None:
+    """Refuses a backbone that the file cannot make the one it was saved with."""
+    if tensor is None:
+        raise ValueError(
+            f"the file of an adapter with trainable='all' must hold the whole backbone, and {name} is not in it; load "
+            "it on the model that it was trained with, or save it again"
+        )
+    if not parameter.is_floating_point():
+        raise ValueError(
+            f"trainable='all' must have a floating-point backbone, and {name} is {parameter.dtype}; load the model "
+            "unquantised"
+        )
+
+
+def _like(place: Tensor, tensor: Tensor) -> Tensor:
+    """`tensor` as what stands at `place` in the model."""
+    value = tensor if place.is_meta else tensor.to(place.device, place.dtype)
+    if isinstance(place, nn.Parameter):
+        return nn.Parameter(value, requires_grad=place.requires_grad)
+    return value

@@ -1,8 +1,8 @@
 """The tuner: injects the adapted layers and opens the ways into the inner model."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from peft import PeftConfig
@@ -18,7 +18,17 @@ from .evolve import described, evolved
 from .finding import adapted_layers
 from .mixed import mixed_batch
 from .styled import Noise, Strength, styled, styles_of
-from .trainable import check_called, in_top_blocks, is_tied, reads_tokens, set_trainable, with_backbone
+from .trainable import (
+    check_called,
+    check_stacks,
+    in_top_blocks,
+    is_tied,
+    pause_backbone,
+    reads_tokens,
+    restored,
+    set_trainable,
+    with_backbone,
+)
 
 MAMBA_TYPES = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
 
@@ -41,6 +51,7 @@ class StyleAdapterModel(BaseTuner):
     prefix: str = PREFIX
     tuner_layer_cls = StyleLayer
     target_module_mapping = DEFAULT_TARGETS
+    _paused: Sequence[nn.Parameter] = ()  # of a backbone that trains with an adapter which is not active
 
     @property
     def styles(self) -> StyleBank:
@@ -103,6 +114,7 @@ class StyleAdapterModel(BaseTuner):
 
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
         """What must hold before the first layer is adapted."""
+        check_stacks(model, peft_config.trainable)  # type: ignore[attr-defined]  # our own config
         if not peft_config.inference_mode:
             keep_unpacked(model)
 
@@ -129,6 +141,36 @@ class StyleAdapterModel(BaseTuner):
         """Freezes the backbone, but where `trainable="all"`."""
         super()._mark_only_adapters_as_trainable(model)
         set_trainable(model, self.peft_config.values())
+
+    def _check_new_adapter_config(self, config: Any) -> None:
+        """Refuses an adapter that would train or replace the backbone under those that stand on it.
+
+        Raises:
+            ValueError: `trainable="all"` for a further adapter.
+        """
+        super()._check_new_adapter_config(config)
+        if config.trainable == "all" and len(self.peft_config) > 1:
+            raise ValueError(
+                "trainable='all' must be the model's first adapter: the backbone is the others' too, and would change "
+                "under them; add it to a model of its own, or set trainable='adapter'"
+            )
+
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
+        """PEFT's, and the backbone trains with the adapter that trains it alone."""
+        super().set_adapter(adapter_name, inference_mode=inference_mode)
+        configs: dict[str, Any] = self.peft_config  # our own
+        owners = {name for name, config in configs.items() if config.trainable == "all"}
+        if owners:
+            trains = not inference_mode and not owners.isdisjoint(self.active_adapters)
+            self._paused = pause_backbone(self.model, self._paused, trains=trains)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """PEFT's, and a backbone that trained with the adapter stays as it is."""
+        config: Any = self.peft_config.get(adapter_name)
+        super().delete_adapter(adapter_name)
+        if config is not None and config.trainable == "all":
+            pause_backbone(self.model, (), trains=False)
+            self._paused = ()
 
     def _check_merge_allowed(self) -> None:
         """Refuses before the first layer is merged what a later one could not do; warns where the sum is rounded.
@@ -160,15 +202,10 @@ class StyleAdapterModel(BaseTuner):
         fuse_again(self.model)
         return model
 
-    @contextmanager
-    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> AbstractContextManager[None]:
         """Runs each row with its adapter where PEFT's `adapter_names` are given."""
         adapter_names = kwargs.get("adapter_names")
-        if adapter_names is None:
-            yield
-            return
-        with mixed_batch(self.model, adapter_names):
-            yield
+        return nullcontext() if adapter_names is None else mixed_batch(self.model, adapter_names)
 
     @classmethod
     def _get_adapter_state_dict(  # type: ignore[override]  # our own config
@@ -189,7 +226,7 @@ class StyleAdapterModel(BaseTuner):
     ) -> dict[str, Tensor]:
         """PEFT's keys, and each gate's row where the model has the style of its name."""
         tensors = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        return evolved(tensors, config.styles, model.state_dict())
+        return evolved(restored(tensors, model, config), config.styles, model.state_dict())
 
 
 def _bank(config: StyleAdapterConfig) -> StyleBank:

@@ -234,7 +234,8 @@ class StyleBank(Mapping[str, Style]):
 
     def _slots(self, used: int) -> int:
         """Slots a code has: fixed for usual mixtures, the next power of two for larger ones."""
-        return max(min(len(self.names), MIN_SLOTS), 1 << (used - 1).bit_length() if used else 1)
+        usual = min(len(self.names), MIN_SLOTS)
+        return usual if used <= usual else 1 << (used - 1).bit_length()
 
     def default_code(self) -> StyleCode:
         """The code in force where nothing is given."""

@@ -1,10 +1,12 @@
 """The style in force: what the adapted layers of one model read at forward time."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -47,29 +49,38 @@ class StyleContext:
     The state that `hold` sets lives in a ContextVar: threads and asyncio tasks do not see one another's, and
     nothing outlives the block. Identity is the key, so a deep copy of a model has a context of its own.
 
-    A compiled model cannot read a ContextVar without breaking its graph. It reads `traced` instead, a copy of what is
-    in force that torch.compile takes as inputs of the graph: tensors of fixed shapes, so that another style, strength
-    or mixture compiles nothing anew. That copy is one for all threads: run a compiled model in one thread at a time.
+    A compiled model cannot read a ContextVar without breaking its graph. It reads `shown` instead, a copy of what is in
+    force that torch.compile takes as inputs of the graph: tensors of fixed shapes, so that another style, strength or
+    mixture compiles nothing anew. Each thread has a copy of its own; the asyncio tasks of one thread share it, so a
+    task that runs a compiled model must not await between entering `styled` and the call.
     """
 
     def __init__(self) -> None:
         """Without adapters yet."""
         self.banks: dict[str, StyleBank] = {}
         self.layers: list[str] = []  # names of the adapted modules, in the order of their numbers
-        self.traced: dict[str, StyleCode] = {}
-        self.traced_adapters: tuple[str, ...] | None = None
         self._defaults: dict[tuple[str, torch.device], tuple[StyleBank, StyleCode]] = {}
+        self.shown = Shown(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels with a copy: all but what the threads of this process see."""
+        return {name: value for name, value in vars(self).items() if name != "shown"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy, for which nothing is set."""
+        vars(self).update(state)
+        self.shown = Shown(self)
 
     def add_bank(self, adapter: str, bank: StyleBank) -> None:
         """Makes the styles of `adapter` known, in place of those it had."""
         if self.banks.get(adapter) != bank:
             self.banks[adapter] = bank
-            self._show_to_compiler()
+            self.shown = Shown(self)
 
     def drop_bank(self, adapter: str) -> None:
         """Forgets the styles of `adapter`."""
         if self.banks.pop(adapter, None) is not None:
-            self._show_to_compiler()
+            self.shown = Shown(self)
 
     def number_of(self, layer: str) -> int:
         """The number of the adapted module `layer`: its place in a strength tensor."""
@@ -79,13 +90,13 @@ class StyleContext:
 
     def adapters(self, active: Sequence[str]) -> Sequence[str]:
         """The adapters that run: those of a mixed batch, else the `active` ones."""
-        named = self.traced_adapters if torch.compiler.is_compiling() else self.in_force().adapters
+        named = self.shown.adapters if torch.compiler.is_compiling() else self.in_force().adapters
         return active if named is None else named
 
     def code(self, adapter: str, device: torch.device) -> StyleCode | None:
         """The code in force for `adapter` on `device`; its default style where none was set; None for OFF."""
         if torch.compiler.is_compiling():
-            return self.traced[adapter].to(device)
+            return self.shown.codes[adapter].to(device)
         codes = self.in_force().codes
         if adapter in codes:
             code = codes[adapter]
@@ -107,9 +118,10 @@ class StyleContext:
         """What was set for this model; `NOTHING` where every adapter has its default."""
         return _IN_FORCE.get().get(self, NOTHING)
 
-    def holds_rows(self) -> bool:
-        """Whether a style for each row is in force."""
-        return any(code is not None and code.rows > 1 for code in self.in_force().codes.values())
+    def row_counts(self) -> set[int]:
+        """How many rows an input may have where a style for each row is in force; empty where none is."""
+        codes = [code for code in self.in_force().codes.values() if code is not None and code.rows > 1]
+        return {code.rows * repeats for code in codes for repeats in (1, *code.repeats)}
 
     def repeats_of(self, code: StyleCode) -> Iterator[int]:
         """How often an input may hold each row of `code` one after another: beams, and positions of flattened rows."""
@@ -141,12 +153,12 @@ class StyleContext:
     def only(self, in_force: InForce) -> Iterator[None]:
         """`in_force` and nothing else holds inside the block: what recomputes a forward later uses this."""
         token = _IN_FORCE.set({**_IN_FORCE.get(), self: in_force})
-        self._show_to_compiler()
+        self.shown.refresh(self)
         try:
             yield
         finally:
             _IN_FORCE.reset(token)
-            self._show_to_compiler()
+            self.shown.refresh(self)
 
     @contextmanager
     def called_with(self, shapes: Sequence[Sequence[int]]) -> Iterator[None]:
@@ -159,14 +171,28 @@ class StyleContext:
         finally:
             _IN_FORCE.reset(token)
 
-    def _show_to_compiler(self) -> None:
-        """Copies what is in force to where a compiled graph finds it; OFF as weights of zero, of the same shape."""
-        now, traced = self.in_force(), {}
-        for adapter in self.banks:
+
+class Shown(threading.local):
+    """What is in force as a compiled graph finds it, one copy a thread: plain attributes, and no None among the codes.
+
+    Attributes:
+        codes: By adapter, for each that the context knows; OFF as weights of zero, of the same shape.
+        adapters: As in `InForce`.
+        now: The whole of it, for what recomputes a forward later.
+    """
+
+    def __init__(self, context: StyleContext) -> None:
+        """What is in force in this thread; Python calls it anew in each thread that reads an attribute."""
+        self.refresh(context)
+
+    def refresh(self, context: StyleContext) -> None:
+        """Copies what is in force in this thread."""
+        now, codes = context.in_force(), {}
+        for adapter in context.banks:
             code = now.codes.get(adapter)
             if code is None:
-                code = self.default_code(adapter, torch.device("cpu"))
+                code = context.default_code(adapter, torch.device("cpu"))
                 if adapter in now.codes:
                     code = replace(code, weights=torch.zeros_like(code.weights))
-            traced[adapter] = code
-        self.traced, self.traced_adapters = traced, now.adapters
+            codes[adapter] = code
+        self.codes, self.adapters, self.now = codes, now.adapters, now

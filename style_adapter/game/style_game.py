@@ -5,20 +5,19 @@ the adapter off. Accelerate wraps this module and nothing else, so every differe
 its one forward (DDP and FSDP synchronise what passes there).
 """
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .adversary import Judgement, StyleDiscriminator, StylePrototypes, find_blocks, hidden_after, judge_detached
-from .functional import IGNORED, straight_through_embeddings
-from .losses import (
+from ..adversary import Judgement, StyleDiscriminator, StylePrototypes, judge_detached
+from ..functional import IGNORED
+from ..losses import (
     Game,
     feature_matching,
     gradient_penalty,
@@ -26,8 +25,9 @@ from .losses import (
     style_cross_entropy,
     token_cross_entropy,
 )
-from .model import head_reads, styled, styles_of
-from .style import OFF, StyleCode
+from ..model import head_reads, styled, styles_of
+from ..style import StyleCode
+from .features import FrozenFeatures, backbone_of, width_of
 
 Batch = Mapping[str, Tensor]
 
@@ -48,76 +48,6 @@ class StepLosses:
     scores: dict[str, Float[Tensor, " _judged"]]
 
 
-class FrozenFeatures:
-    """phi_k(text) = hidden states of the first `depth` blocks of the backbone, adapter off, no dropout.
-
-    Reads token ids or embeddings [batch, seq, dim]; gradients pass to the embeddings. An encoder-decoder is read by
-    its encoder. Holds no weights of its own: nothing of the backbone is copied.
-    """
-
-    def __init__(self, model: PeftModel, depth: int) -> None:
-        """Reads `depth` blocks of `model`, as it is at each call."""
-        self.model, self.depth = model, depth
-
-    def check_depth(self) -> None:
-        """Refuses a depth that the backbone does not have: at once, not at the game's first step."""
-        if not 0 <= self.depth <= (most := len(find_blocks(self.backbone))):
-            raise ValueError(
-                f"depth={self.depth} must be between 0 and {most}, the backbone's number of blocks; set "
-                "discriminator_blocks in StyleTrainingArguments"
-            )
-
-    @property
-    def backbone(self) -> nn.Module:
-        """The part of the model that maps embeddings to hidden states."""
-        base = backbone_of(self.model)
-        return base.get_encoder() if getattr(base.config, "is_encoder_decoder", False) else base.base_model
-
-    @property
-    def embedding(self) -> nn.Module:
-        """The token embedding."""
-        return backbone_of(self.model).get_input_embeddings()
-
-    def __call__(
-        self, embeddings: Float[Tensor, "batch seq dim"], mask: Bool[Tensor, "batch seq"]
-    ) -> Float[Tensor, "batch seq dim"]:
-        """The features of embedded texts; padding on the right."""
-        backbone = self.backbone
-        takes_cache = "use_cache" in inspect.signature(backbone.forward).parameters
-        training = backbone.training
-        backbone.eval()  # dropout would make the features of one text differ from step to step
-        try:
-            with styled(self.model, OFF):
-                return hidden_after(
-                    backbone,
-                    find_blocks(backbone),
-                    self.depth,
-                    inputs_embeds=embeddings,
-                    attention_mask=mask.long(),
-                    **({"use_cache": False} if takes_cache else {}),
-                )
-        finally:
-            backbone.train(training)
-
-    def embed(self, tokens: Int[Tensor, " tokens"], mask: Bool[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
-        """Embeddings of real tokens at the places of `mask`, without gradient."""
-        with torch.no_grad(), styled(self.model, OFF):
-            return _placed(self.embedding(tokens), mask)
-
-    def embed_logits(
-        self, logits: Float[Tensor, "tokens vocab"], mask: Bool[Tensor, "batch seq"], temperature: float
-    ) -> Float[Tensor, "batch seq dim"]:
-        """Straight-through embeddings of generated tokens, scaled as the embedding module scales (Gemma)."""
-        table = self.embedding.get_parameter("weight").detach()
-        scale = getattr(self.embedding, "embed_scale", 1.0)
-        return _placed(straight_through_embeddings(logits, table, temperature=temperature) * scale, mask)
-
-
-def _placed(embedded: Float[Tensor, "tokens dim"], mask: Bool[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
-    """Embeddings put where `mask` is set, row by row; zero elsewhere."""
-    return embedded.new_zeros(*mask.shape, embedded.shape[-1]).masked_scatter(mask[..., None], embedded)
-
-
 class StyleGame(nn.Module):
     """The PEFT model and its discriminator, trained against each other.
 
@@ -130,15 +60,16 @@ class StyleGame(nn.Module):
         smoothing: One-sided label smoothing on the real side.
         r1: Whether to compute the R1 penalty.
         prototype_rate: EMA rate of the style prototypes S*.
+        backbone: What the discriminator reads where the model's own backbone trains too; see `frozen_copy`.
 
     Raises:
-        ValueError: An unknown game, or a `depth` that the backbone does not have.
+        ValueError: An unknown game, a `depth` that the backbone does not have, or one that trains.
     """
 
     accepts_loss_kwargs = False  # the trainer divides the sums by its own counts
     lockstep = False  # whether every process must run the same blocks: weights are gathered from all at each
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one option a part of the game
         self,
         model: PeftModel,
         discriminator: StyleDiscriminator | None,
@@ -149,15 +80,17 @@ class StyleGame(nn.Module):
         smoothing: float = 0.0,
         r1: bool = False,
         prototype_rate: float = 0.1,
+        backbone: PreTrainedModel | None = None,
     ) -> None:
         """Fits the prototypes to the backbone's width and the adapter's styles."""
         super().__init__()
         self.model, self.discriminator = model, discriminator
         self.game: Game = lookup_game(game)
         self.temperature, self.smoothing, self.r1 = temperature, smoothing, r1
-        self.features = FrozenFeatures(model, depth)
+        self.features = FrozenFeatures(model, depth, backbone=backbone)
         if discriminator is not None:
             self.features.check_depth()
+            self.features.check_frozen()
         self.n_styles = len(styles_of(model))
         self.prototypes = StylePrototypes(self.n_styles, width_of(model), rate=prototype_rate)
 
@@ -281,17 +214,6 @@ class StyleGame(nn.Module):
         judged = self.discriminator(features, features[..., 0] == 0, ce.new_zeros(1, self.n_styles))
         nothing = sum(said.sum() for said in (judged.realness, judged.style_logits, judged.pooled)) * 0.0
         return {**rows, "ce": ce + nothing}
-
-
-def backbone_of(model: PeftModel) -> PreTrainedModel:
-    """The backbone, adapted layers and all."""
-    return cast(PreTrainedModel, model.get_base_model())
-
-
-def width_of(model: PeftModel) -> int:
-    """Width of the backbone's embeddings and hidden states."""
-    weight = backbone_of(model).get_input_embeddings().get_parameter("weight")
-    return getattr(weight, "ds_shape", weight.shape)[1]  # of a shard of DeepSpeed's the shape says nothing
 
 
 def dense_weights(code: StyleCode, n_styles: int) -> Float[Tensor, "rows n_styles"]:
