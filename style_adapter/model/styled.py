@@ -66,10 +66,11 @@ def styled(
             "styles: a merged model has the style it was merged in; call unmerge_adapter() to choose another"
         )
     context = layer.style_context
-    carry_codes(model, context)
-    codes = _resolve(model, styles, noise)
+    if torch.is_grad_enabled():
+        carry_codes(model, context)
     device = layer.adapter_device
     with torch.inference_mode(False):  # a compiled graph takes tensors of one kind
+        codes = _resolve(model, styles, noise)
         told: dict[str, Any] = {
             "tiled": type(model).__module__.startswith("diffusers.") if tiled is None else tiled,
             "strength": None if strength == 1.0 else layer_strengths(context.layers, strength),
