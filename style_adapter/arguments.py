@@ -51,6 +51,10 @@ class StyleTrainingArguments(TrainingArguments):
     discriminator_blocks: int = field(
         default=4, metadata={"help": "How many blocks of the frozen backbone the discriminator reads."}
     )
+    discriminator_copy: bool = field(
+        default=False,
+        metadata={"help": "Let the discriminator read a frozen copy of the backbone: where trainable='all'."},
+    )
     discriminator_width: int = field(default=256, metadata={"help": "Width of the discriminator's head."})
     discriminator_spectral_norm: bool = field(
         default=False, metadata={"help": "Bound the discriminator's layers by spectral normalisation."}

@@ -167,6 +167,19 @@ def test_an_adapter_on_a_compiled_backbone_is_one_graph(graphs, ids):
 # Styles as a keyword: two pieces around the call that reads them
 
 
+def test_styles_made_under_inference_mode_compile_nothing_anew(graphs, ids):
+    model = plain().eval()
+    compiled = torch.compile(model, backend=graphs, fullgraph=True)
+    with torch.inference_mode():
+        compiled(input_ids=ids)
+        with model.styled("kjv"):
+            compiled(input_ids=ids)
+    with model.styled("pirate"), torch.inference_mode():
+        found = compiled(input_ids=ids)
+        torch.testing.assert_close(found, model(input_ids=ids), **SAME)
+    assert graphs.frame_count == 1
+
+
 def test_row_numbers_as_a_keyword_compile_nothing_anew(graphs, ids):
     model = plain()
     compiled = torch.compile(model, backend=graphs)

@@ -15,8 +15,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "style_adapter"
 ROOF = 9
 FLOORS = {
-    **dict.fromkeys(["_peft", "functional"], 0),
-    **dict.fromkeys(["adversary", "config", "data", "losses", "metrics", "plots", "style"], 1),
+    **dict.fromkeys(["_peft", "functional", "seeds"], 0),
+    **dict.fromkeys(
+        ["adversary", "config", "corruption", "data", "estimators", "losses", "metrics", "plots", "replay", "style"], 1
+    ),
     **dict.fromkeys(["arguments", "layers"], 2),
     **dict.fromkeys(["model", "recipe"], 3),
     **dict.fromkeys(["card", "export", "game", "loras", "pipeline"], 4),

@@ -5,7 +5,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from training_fixtures import (
     SOURCES,
     STYLES,
@@ -453,3 +453,21 @@ def test_a_run_that_could_not_go_well_is_refused_before_any_step(tmp_path, optio
 
 def test_the_expected_number_of_processes_passes(tmp_path):
     make_trainer(tmp_path, expected_processes=1)
+
+
+# A backbone that trains too
+
+
+def test_a_backbone_that_trains_plays_against_a_frozen_copy_of_itself(tmp_path):
+    model = adapted(llama(), trainable="all")
+    with pytest.raises(ValueError, match=r"must be frozen, .*discriminator_copy=True in StyleTrainingArguments"):
+        make_trainer(tmp_path, model=model)
+    trainer = make_trainer(tmp_path, model=model, discriminator_copy=True, adversary_start=0, max_steps=3)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    read = {name: p.detach().clone() for name, p in trainer.model.features.backbone.named_parameters()}
+    trainer.train()
+    assert {n for n, p in model.named_parameters() if not torch.equal(p, before[n])} == set(before)
+    assert all(torch.equal(p, read[n]) for n, p in trainer.model.features.backbone.named_parameters())
+    trainer.save_model(tmp_path / "whole")
+    loaded = PeftModel.from_pretrained(llama(), tmp_path / "whole")
+    assert all(torch.equal(p, model.get_parameter(n)) for n, p in loaded.named_parameters())

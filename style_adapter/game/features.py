@@ -42,8 +42,8 @@ class FrozenFeatures:
         if moving:
             raise ValueError(
                 f"model: what the discriminator reads must be frozen, and {moving[0]} trains (trainable='all', a bias, "
-                "or by hand); give the game its own backbone=frozen_copy(model), made before training, or leave the "
-                "discriminator out with adversary_fraction=0"
+                "or by hand); give the discriminator a frozen copy (discriminator_copy=True in StyleTrainingArguments, "
+                "backbone=frozen_copy(model) for a game), or leave it out with adversary_fraction=0"
             )
 
     def check_depth(self) -> None:

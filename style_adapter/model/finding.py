@@ -1,6 +1,6 @@
 """Finding the adapted layers of any module, also where PEFT drops the tuner."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 
@@ -21,13 +21,18 @@ def first_layer(model: nn.Module) -> StyleLayer:
     return layer
 
 
-def first_layers(model: nn.Module) -> dict[StyleContext, StyleLayer]:
-    """Any adapted layer of each context: adapters that were injected into parts of `model` apart have one each.
+def every_layer(model: nn.Module) -> list[StyleLayer]:
+    """All adapted layers: one walk through the modules, for who needs them more than once.
 
     Raises:
-        ValueError: `model` has no adapted layer.
+        ValueError: `model` has none.
     """
+    return list(adapted_layers(model)) or [first_layer(model)]
+
+
+def first_layers(layers: Iterable[StyleLayer]) -> dict[StyleContext, StyleLayer]:
+    """One of `layers` for each context: adapters that were injected into parts of a model apart have one each."""
     found: dict[StyleContext, StyleLayer] = {}
-    for layer in adapted_layers(model):
+    for layer in layers:
         found.setdefault(layer.style_context, layer)
-    return found or {first_layer(model).style_context: first_layer(model)}
+    return found

@@ -1,6 +1,6 @@
 """`styled` and `styles_of`: for any module that holds adapted layers, also where PEFT drops the tuner."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..layers import StyleLayer
 from ..style import OFF, Codes, Style, StyleBank, StyleCode, StyleContext, layer_strengths, names_any
 from .checkpoint import carry_codes
-from .finding import adapted_layers, first_layers
+from .finding import every_layer, first_layers
 from .mixed import codes_of_rows
 
 Strength = float | int | Mapping[str, float | int]
@@ -28,7 +28,9 @@ def styles_of(model: nn.Module) -> StyleBank:
     Raises:
         ValueError: The model has no style adapter.
     """
-    banks = list(dict.fromkeys(context.banks[adapter] for context, adapter in _active(first_layers(model))))
+    banks = list(
+        dict.fromkeys(context.banks[adapter] for context, adapter in _active(first_layers(every_layer(model))))
+    )
     if len(banks) == 1:
         return banks[0]
     names = tuple(dict.fromkeys(name for bank in banks for name in bank.names))
@@ -65,16 +67,18 @@ def styled(
         ValueError: A merged model, a name that no active adapter has (the message lists the known ones), or shapes
             that do not fit.
     """
-    if any(layer.merged for layer in adapted_layers(model)):
+    adapted = every_layer(model)
+    if any(layer.merged for layer in adapted):
         raise ValueError(
             "styles: a merged model has the style it was merged in; call unmerge_adapter() to choose another"
         )
-    layers = first_layers(model)
-    carry_codes(model)
+    layers = first_layers(adapted)
+    if torch.is_grad_enabled():
+        carry_codes(model)
     tiles = type(model).__module__.startswith("diffusers.") if tiled is None else tiled
     with torch.inference_mode(False):  # a compiled graph takes tensors of one kind
         resolved = _resolve(layers, styles, noise)
-        factors = _strengths(model, resolved, strength)
+        factors = _strengths(adapted, resolved, strength)
         held = {
             context: {
                 a: code and _told(code, layers[context], tiles, factors.get(context)) for a, code in codes.items()
@@ -97,7 +101,7 @@ def _told(code: StyleCode, layer: StyleLayer, tiled: bool, strength: Float[Tenso
 
 
 def _strengths(
-    model: nn.Module, resolved: Mapping[StyleContext, Codes], strength: Strength
+    adapted: Iterable[StyleLayer], resolved: Mapping[StyleContext, Codes], strength: Strength
 ) -> dict[StyleContext, Float[Tensor, " layers"]]:
     """The factors of each context's layers; empty where there is nothing to change.
 
@@ -106,9 +110,7 @@ def _strengths(
     """
     if not isinstance(strength, Mapping):
         return {} if strength == 1.0 else {c: layer_strengths(c.layers, strength) for c in resolved}
-    reached = [
-        layer.key for layer in adapted_layers(model) if any(a in layer.r for a in resolved.get(layer.style_context, ()))
-    ]
+    reached = [layer.key for layer in adapted if any(a in layer.r for a in resolved.get(layer.style_context, ()))]
     layer_strengths(reached, strength)
     return {
         context: layer_strengths(context.layers, {p: f for p, f in strength.items() if names_any(p, context.layers)})

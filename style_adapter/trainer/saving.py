@@ -37,9 +37,9 @@ class SavingTrainer(Trainer):
         self.is_fsdp_enabled = self.accelerator.distributed_type == DistributedType.FSDP
         self.hides_weights = hides_weights(self.accelerator)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+    def save_model(self, output_dir: str | os.PathLike[str] | None = None, _internal_call: bool = False) -> None:
         """Both sides, the tokenizer and the arguments; every process must call it, and one writes."""
-        self._save(output_dir)
+        self._save(None if output_dir is None else os.fspath(output_dir))
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 

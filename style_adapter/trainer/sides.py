@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .._peft import PREFIX
 from ..adversary import StyleDiscriminator
 from ..arguments import StyleTrainingArguments
-from ..game import StyleGame, width_of
+from ..game import StyleGame, frozen_copy, width_of
 from ..model import styles_of
 from .sharding import spread_like, whole
 
@@ -36,6 +36,7 @@ def build_game(model: PeftModel, args: StyleTrainingArguments, discriminator: St
         smoothing=args.discriminator_smoothing or 0.0,
         r1=args.w_r1 > 0,
         prototype_rate=args.prototype_rate,
+        backbone=frozen_copy(model) if args.plays and args.discriminator_copy else None,
     )
 
 

@@ -16,6 +16,7 @@ from ..arguments import StyleTrainingArguments
 from ..data import check_rows
 from ..game import StepLosses
 from ..model import styles_of
+from ..seeds import generator_of, row_seed
 from ..tasks import TASKS, Setting
 from .callbacks import run_callbacks
 from .record import GameRecord
@@ -118,8 +119,8 @@ class StyleTrainer(SavingTrainer):
         if not self.bank.noise_dim:
             return None
         epoch = int(self.state.epoch or 0)
-        seeds = [hash((self.args.seed, epoch, int(row))) & (2**63 - 1) for row in inputs["row_ids"]]
-        rows = [self.bank.sample_noise(1, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        seeds = [row_seed(self.args.seed, epoch, int(row), use="noise") for row in inputs["row_ids"]]
+        rows = [self.bank.sample_noise(1, generator=generator_of(seed)) for seed in seeds]
         return torch.cat(rows).to(inputs["row_ids"].device)
 
     def _counts(self, batches: list[dict[str, Tensor]]) -> Tensor:
