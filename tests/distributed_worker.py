@@ -54,7 +54,7 @@ CASES: dict[str, tuple[Callable[[], PeftModel], dict[str, Any]]] = {
     "gpt2": (lambda: randomised(adapted(gpt2(bos_token_id=None))), SGD | GAME),
     "t5": (lambda: randomised(adapted(t5(), task_type="SEQ_2_SEQ_LM")), SGD | GAME),
     "whole modules": (
-        lambda: randomised(adapted(llama(tie_word_embeddings=False), modules_to_save=["norm"])),
+        lambda: randomised(adapted(llama(tie_word_embeddings=False), modules_to_save=["model.norm", "lm_head"])),
         SGD | GAME,
     ),
     "fresh adapter": (adapted, SGD | GAME | {"optim": "adamw_torch", "learning_rate": 1e-3, "adam_epsilon": 1e-3}),

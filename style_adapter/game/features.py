@@ -34,11 +34,15 @@ class FrozenFeatures:
         """Refuses to read what trains.
 
         Raises:
-            ValueError: A weight of the blocks, or of the embeddings before them, has a gradient.
+            ValueError: A weight of the blocks, or of what the model has before them, has a gradient.
         """
-        later = {id(p) for block in find_blocks(self.backbone)[self.depth :] for p in block.parameters()}
-        read = [*self.backbone.named_parameters(), *self.embedding.named_parameters(prefix="embedding")]
-        moving = [n for n, p in read if p.requires_grad and id(p) not in later and (self.own or PREFIX not in n)]
+        named, blocks = list(self.backbone.named_parameters()), find_blocks(self.backbone)
+        stack = {id(p) for block in blocks for p in block.parameters()}
+        last = max((i for i, (_, p) in enumerate(named) if id(p) in stack), default=len(named))
+        unread = {id(p) for block in blocks[self.depth :] for p in block.parameters()}
+        unread |= {id(p) for _, p in named[last + 1 :]}  # such as the norm that follows the blocks
+        read = [*named, *self.embedding.named_parameters(prefix="embedding")]
+        moving = [n for n, p in read if p.requires_grad and id(p) not in unread and (self.own or PREFIX not in n)]
         if moving:
             raise ValueError(
                 f"model: what the discriminator reads must be frozen, and {moving[0]} trains (trainable='all', a bias, "
