@@ -26,7 +26,7 @@ def style_gate(
         weights: w_m, 0 where `ids` is padding.
         table: G, one gate a style.
     """
-    return torch.einsum("bm,bmr->br", weights.to(table.dtype), F.embedding(ids, table))
+    return (weights.to(table.dtype)[:, None] @ F.embedding(ids, table)).squeeze(1)
 
 
 def positive_shares(weights: Float[Tensor, "*rows styles"]) -> Float[Tensor, "*rows styles"]:

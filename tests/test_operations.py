@@ -2,8 +2,10 @@
 
 import asyncio
 import copy
+import gc
 import pickle
 import threading
+import weakref
 from functools import partial
 from typing import Any
 
@@ -382,3 +384,24 @@ def test_unloading_takes_the_replication_away(speaker):
     assert "_replicate_for_data_parallel" in vars(speaker.get_base_model())
     plain = speaker.unload()
     assert not any("_replicate_for_data_parallel" in vars(module) for module in plain.modules())
+
+
+# What is remembered about the layers
+
+
+def test_styles_reach_layers_that_came_after_the_first_call():
+    model, ids = parts(), token_ids(3)
+    with styled(model, "kjv"):
+        before = said(model, ids)
+    model.encoder = copy.deepcopy(model.encoder)  # adapted layers with a context of their own
+    with styled(model, "kjv"):
+        assert torch.equal(said(model, ids), before)
+
+
+def test_what_is_remembered_about_a_model_does_not_keep_it_alive():
+    model = parts()
+    with styled(model, "kjv"):
+        alive = weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None

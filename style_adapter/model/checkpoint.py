@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..style import InForce, StyleContext
-from .finding import adapted_layers
+from .finding import find_adapted
 
 # Where a module keeps the function that checkpoints it: transformers' blocks, and torch's CheckpointWrapper
 PLACES = ("_gradient_checkpointing_func", "checkpoint_fn")
@@ -63,14 +63,12 @@ def with_tensors(in_force: InForce, learned: Learned, tensors: tuple[Tensor, ...
 
 def carry_codes(model: nn.Module) -> None:
     """Wraps each block's checkpointing function; at each forward, since Trainer sets it anew inside `train()`."""
-    for module in model.modules():
+    for holder, context in find_adapted(model).holders:
+        attributes = vars(holder())
         for place in PLACES:
-            function = module.__dict__.get(place)
-            if function is None or isinstance(function, CarriedCheckpoint):
-                continue
-            layer = next(adapted_layers(module), None)
-            if layer is not None:
-                module.__dict__[place] = CarriedCheckpoint(function, layer.style_context)
+            function = attributes.get(place)
+            if function is not None and not isinstance(function, CarriedCheckpoint):
+                attributes[place] = CarriedCheckpoint(function, context)
 
 
 def drop_codes(model: nn.Module) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .._peft import AuxiliaryTrainingWrapper
 from ..style import OFF, Codes, StyleBank, StyleCode
-from .finding import adapted_layers, first_layer
+from .finding import find_adapted
 
 BASE = "__base__"  # PEFT's name for a row that no adapter touches
 
@@ -25,10 +25,11 @@ def mixed_batch(model: nn.Module, adapter_names: Sequence[str]) -> Iterator[None
     Raises:
         ValueError: Training, merged layers, or an adapter that no layer has; in PEFT's own words.
     """
-    layer = first_layer(model)
+    found = find_adapted(model)
+    layer = found.layers[0]
     if model.training:
         raise ValueError("Cannot pass `adapter_names` when the model is in training mode.")
-    if any(adapted.merged for adapted in adapted_layers(model)):
+    if any(adapted.merged for adapted in found.layers):
         raise ValueError(
             "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
         )

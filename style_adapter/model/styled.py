@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..layers import StyleLayer
 from ..style import OFF, Codes, Style, StyleBank, StyleCode, StyleContext, layer_strengths, names_any
 from .checkpoint import carry_codes
-from .finding import every_layer, first_layers
+from .finding import find_adapted
 from .mixed import codes_of_rows
 
 Strength = float | int | Mapping[str, float | int]
@@ -28,9 +28,7 @@ def styles_of(model: nn.Module) -> StyleBank:
     Raises:
         ValueError: The model has no style adapter.
     """
-    banks = list(
-        dict.fromkeys(context.banks[adapter] for context, adapter in _active(first_layers(every_layer(model))))
-    )
+    banks = list(dict.fromkeys(context.banks[adapter] for context, adapter in _active(find_adapted(model).first)))
     if len(banks) == 1:
         return banks[0]
     names = tuple(dict.fromkeys(name for bank in banks for name in bank.names))
@@ -67,18 +65,18 @@ def styled(
         ValueError: A merged model, a name that no active adapter has (the message lists the known ones), or shapes
             that do not fit.
     """
-    adapted = every_layer(model)
-    if any(layer.merged for layer in adapted):
+    found = find_adapted(model)
+    if any(layer.merged_adapters for layer in found.layers):
         raise ValueError(
             "styles: a merged model has the style it was merged in; call unmerge_adapter() to choose another"
         )
-    layers = first_layers(adapted)
+    layers = found.first
     if torch.is_grad_enabled():
         carry_codes(model)
     tiles = type(model).__module__.startswith("diffusers.") if tiled is None else tiled
     with torch.inference_mode(False):  # a compiled graph takes tensors of one kind
         resolved = _resolve(layers, styles, noise)
-        factors = _strengths(adapted, resolved, strength)
+        factors = _strengths(found.layers, resolved, strength)
         held = {
             context: {
                 a: code and _told(code, layers[context], tiles, factors.get(context)) for a, code in codes.items()

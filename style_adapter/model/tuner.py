@@ -111,6 +111,7 @@ class StyleAdapterModel(BaseTuner):
             super()._replace_module(parent, child_name, new_module, child)
         else:
             setattr(parent, child_name, new_module)
+            StyleContext.note_change()
 
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
         """What must hold before the first layer is adapted."""

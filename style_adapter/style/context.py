@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from .bank import StyleBank, StyleCode
 
@@ -53,13 +55,20 @@ class StyleContext:
     force that torch.compile takes as inputs of the graph: tensors of fixed shapes, so that another style, strength or
     mixture compiles nothing anew. Each thread has a copy of its own; the asyncio tasks of one thread share it, so a
     task that runs a compiled model must not await between entering `styled` and the call.
+
+    Attributes:
+        changes: How often, in this process, a layer was adapted, copied or taken away: what is remembered about the
+            layers of a model holds while this stands still.
     """
+
+    changes: ClassVar[int] = 0
 
     def __init__(self) -> None:
         """Without adapters yet."""
         self.banks: dict[str, StyleBank] = {}
         self.layers: list[str] = []  # names of the adapted modules, in the order of their numbers
         self._defaults: dict[tuple[str, torch.device], tuple[StyleBank, StyleCode]] = {}
+        self._ones: dict[torch.device, Float[Tensor, " layers"]] = {}
         self.shown = Shown(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -70,6 +79,12 @@ class StyleContext:
         """A copy, for which nothing is set."""
         vars(self).update(state)
         self.shown = Shown(self)
+        self.note_change()
+
+    @classmethod
+    def note_change(cls) -> None:
+        """Layers were adapted, copied or taken away."""
+        StyleContext.changes += 1
 
     def add_bank(self, adapter: str, bank: StyleBank) -> None:
         """Makes the styles of `adapter` known, in place of those it had."""
@@ -84,8 +99,10 @@ class StyleContext:
 
     def number_of(self, layer: str) -> int:
         """The number of the adapted module `layer`: its place in a strength tensor."""
+        self.note_change()
         if layer not in self.layers:
             self.layers.append(layer)
+            self.shown = Shown(self)
         return self.layers.index(layer)
 
     def adapters(self, active: Sequence[str]) -> Sequence[str]:
@@ -113,6 +130,14 @@ class StyleContext:
                 code = bank.default_code().to(device)
             self._defaults[adapter, device] = bank, code
         return code
+
+    def ones(self, device: torch.device) -> Float[Tensor, " layers"]:
+        """Strength 1 of each layer, made once a device."""
+        ones = self._ones.get(device)
+        if ones is None or len(ones) != len(self.layers):
+            with torch.inference_mode(False), torch.device("cpu"):
+                ones = self._ones[device] = torch.ones(len(self.layers)).to(device)
+        return ones
 
     def in_force(self) -> InForce:
         """What was set for this model; `NOTHING` where every adapter has its default."""
@@ -177,10 +202,10 @@ class StyleContext:
 
 
 class Shown(threading.local):
-    """What is in force as a compiled graph finds it, one copy a thread: plain attributes, and no None among the codes.
+    """What is in force as a compiled graph finds it, one copy a thread: plain attributes, None only for no noise.
 
     Attributes:
-        codes: By adapter, for each that the context knows; OFF as weights of zero, of the same shape.
+        codes: By adapter, for each that the context knows; OFF as weights of zero, strength 1 as a tensor of ones.
         adapters: As in `InForce`.
         now: The whole of it, for what recomputes a forward later.
     """
@@ -198,5 +223,7 @@ class Shown(threading.local):
                 code = context.default_code(adapter, torch.device("cpu"))
                 if adapter in now.codes:
                     code = replace(code, weights=torch.zeros_like(code.weights))
+            if code.strength is None:
+                code = replace(code, strength=context.ones(code.ids.device))
             codes[adapter] = code
         self.codes, self.adapters, self.now = codes, now.adapters, now
