@@ -1,0 +1,79 @@
+"""Training arguments: transformers' own, and the options of the game."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from .adversary import AdversaryOptions
+from .objective import ObjectiveOptions
+from .options import check_options, option
+from .watching import WatchOptions
+
+
+@dataclass
+class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, TrainingArguments):
+    """Training arguments of `StyleTrainer`: everything Trainer has, and the options of the game.
+
+    The objective is w_ce * CE + w_adv * L_G + w_feat * MSE(phi, S*) + w_cls * CE(style head) for the adapter and
+    L_D + w_d_cls * CE(style head, real) + w_r1 / 2 * R1 for the discriminator, one backward for both.
+
+    Raises:
+        ValueError: An option is out of its bounds; the message names the option, the bound and the remedy.
+    """
+
+    gate_learning_rate: float | None = option(
+        None, "Learning rate of the style gates; ten times learning_rate if left out."
+    )
+    expected_processes: int | None = option(None, "Refuse to train with another number of processes than this.")
+    resume_from_checkpoint: str | bool | None = option(  # type: ignore[assignment]  # Trainer.train takes True too
+        None, "Checkpoint folder to go on from; true: the newest one in output_dir."
+    )
+    remove_unused_columns: bool = option(False, "Left False: the model's signature does not name the style columns.")
+    # Two forwards of the backbone a step make DDP fail with the search for unused parameters that Trainer turns on.
+    ddp_find_unused_parameters: bool | None = option(
+        False, "Left False: every parameter gets a gradient at every step."
+    )
+    metric_for_best_model: str | None = option("style_score", "Evaluation metric that picks the best checkpoint.")
+    greater_is_better: bool | None = option(True, "Whether more of that metric is better.")
+
+    def __post_init__(self) -> None:
+        """Checks the options of the game, then transformers' own."""
+        check_options(self)
+        self._settle_smoothing()
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # Trainer refuses bf16 otherwise
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            self.ddp_backend = None  # so that a recipe for several processes runs in one: Accelerate finds no group
+        super().__post_init__()
+        if self.early_stopping_patience and self.eval_strategy == "no":
+            raise ValueError(
+                f"early_stopping_patience={self.early_stopping_patience} must come with evaluations; set eval_strategy"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle holds: Trainer writes one into the run's folder, and may upload it, so no token."""
+        return vars(self) | {"hub_token": None}
+
+    @property
+    def plays(self) -> bool:
+        """Whether there is a game at all: some rows are judged, and some term wants them."""
+        return self.task == "transfer" and self.adversary_fraction > 0 and max(self.w_adv, self.w_feat, self.w_cls) > 0
+
+    @property
+    def asks_fsdp(self) -> int | None:
+        """The version of FSDP that the launcher or these arguments ask for; None for none."""
+        if self.fsdp_plugin_args is not None:
+            return int(self.fsdp_plugin_args["fsdp_version"])
+        return int(os.environ.get("FSDP_VERSION", "1")) if _set("ACCELERATE_USE_FSDP") else None
+
+    @property
+    def asks_deepspeed(self) -> bool:
+        """Whether the launcher or these arguments ask for DeepSpeed."""
+        return bool(self.deepspeed) or _set("ACCELERATE_USE_DEEPSPEED")
+
+
+def _set(variable: str) -> bool:
+    """Whether the launcher has set an option of Accelerate."""
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")

@@ -1,0 +1,18 @@
+"""The watch: how a run is judged while it goes on, and when it stops."""
+
+from dataclasses import dataclass
+
+from .options import option
+
+
+@dataclass
+class WatchOptions:
+    """How a run is judged while it goes on, and when it stops."""
+
+    eval_samples: int = option(
+        128, "Rows of the evaluation set that are rewritten and judged at each evaluation.", bounds=">= 1"
+    )
+    generation_batch_size: int = option(32, "Texts generated at once in an evaluation.")
+    early_stopping_patience: int = option(
+        0, "Evaluations without a better style score before training stops; 0: never."
+    )

@@ -1,0 +1,62 @@
+"""Rows of `text` (and `text_pair`) and `label`: tokenised once, collated into one batch for the game."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from .tokens import StyleEncoding, check_lengths, pad_and_mask
+
+
+def tokenize_classification(
+    dataset: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    default_style: str | None = None,
+    max_length: int = 512,
+) -> datasets.Dataset:
+    """Columns `input_ids`, `label`, `style`, `row_id` and `length`; rows without a style get the default one.
+
+    Raises:
+        ValueError: A row longer than `max_length` tokens: nothing is cut off silently.
+    """
+
+    def convert(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
+        ids = tokenizer(batch["text"], batch.get("text_pair"))["input_ids"]
+        check_lengths(rows, list(map(len, ids)), max_length)
+        styles = batch.get("style", [default_style] * len(rows))
+        return {"input_ids": ids, "label": batch["label"], "style": styles, "row_id": rows, "length": [*map(len, ids)]}
+
+    return dataset.map(convert, batched=True, with_indices=True, remove_columns=dataset.column_names, desc="Tokenizing")
+
+
+@dataclass(frozen=True)
+class ClassificationCollator:
+    """Rows of `tokenize_classification` -> one batch for the game, padded on the right.
+
+    Args:
+        pad_token_id: Fills the right side; masked out.
+        encode_styles: A list of styles -> ids and weights [rows, slots]; `StyleBank.code` behind it.
+    """
+
+    pad_token_id: int
+    encode_styles: StyleEncoding
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """The batch: `input_ids` and `attention_mask` [batch, seq], `labels` [batch], styles."""
+        ids, mask = pad_and_mask([row["input_ids"] for row in rows], self.pad_token_id)
+        style_ids, weights = self.encode_styles([row["style"] for row in rows])
+        row_ids = torch.tensor([row["row_id"] for row in rows])
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "labels": torch.tensor([row["label"] for row in rows]),
+            "style_ids": style_ids,
+            "style_weights": weights,
+            "row_ids": row_ids,
+            "judged": torch.zeros_like(row_ids, dtype=torch.bool),
+        }

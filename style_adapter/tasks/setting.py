@@ -1,0 +1,42 @@
+"""What a task works on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..arguments import StyleTrainingArguments
+from ..data import StyleEncoding
+from ..metrics import StyleJudge
+from ..model import styles_of
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a task works on.
+
+    Attributes:
+        model: A model with a style adapter.
+        tokenizer: The backbone's.
+        args: The run's arguments.
+        judge: Tells styles apart when transfers are scored.
+    """
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    args: StyleTrainingArguments
+    judge: StyleJudge | None = None
+
+    @property
+    def encode_styles(self) -> StyleEncoding:
+        """A list of styles, one a row -> ids and weights."""
+        bank = styles_of(self.model)
+
+        def encode(styles: Sequence[Any]) -> tuple[Tensor, Tensor]:
+            code = bank.code(list(styles))
+            return code.ids, code.weights
+
+        return encode
