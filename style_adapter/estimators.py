@@ -18,6 +18,10 @@ from torch import Tensor
 
 from .functional import straight_through_embeddings
 
+FAKES = ("teacher_forced", "sampled")  # the logits at a target's own positions; a text written token by token
+ESTIMATORS = ("straight_through", "gumbel", "soft", "sampled", "reinforce")
+FOR_SAMPLED_TEXT = ("sampled", "soft", "reinforce")  # the others would show D another text than the written one
+
 
 def gumbel_embeddings(
     logits: Float[Tensor, "tokens vocab"],
@@ -79,16 +83,27 @@ def sampled_embeddings(
 
 @torch.no_grad()
 def sample_tokens(
-    logits: Float[Tensor, "tokens vocab"], noise: Float[Tensor, "tokens kept"], *, temperature: float = 1.0
+    logits: Float[Tensor, "tokens vocab"],
+    noise: Float[Tensor, "tokens kept"],
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
 ) -> Int[Tensor, " tokens"]:
     """argmax_v(a_v / temperature + g_v) over the `kept` likeliest tokens: one draw from softmax(a / temperature).
 
     `a` = logits, `g` = standard Gumbel noise for as many tokens as may be drawn (top-k sampling), the likeliest first:
-    64 numbers a token where the whole vocabulary would need 49,152. The same row and noise give the same token in any
-    batch.
+    64 numbers a token where the whole vocabulary would need 49,152. With `top_p` only the likeliest of them that have
+    this probability together may be drawn. Temperature 0 takes the likeliest. The same row and noise give the same
+    token in any batch.
     """
     values, tokens = logits.topk(noise.shape[-1])
-    best = (values.float() / temperature + noise.to(values.device)).argmax(dim=-1, keepdim=True)
+    if temperature == 0:
+        return tokens[:, 0]
+    cool = values.float() / temperature
+    if top_p < 1:
+        shares = cool.softmax(dim=-1)
+        cool = cool.masked_fill(shares.cumsum(dim=-1) - shares >= top_p, -torch.inf)
+    best = (cool + noise.to(values.device)).argmax(dim=-1, keepdim=True)
     return tokens.gather(-1, best).squeeze(-1)
 
 

@@ -23,9 +23,8 @@ class ReplayBuffer:
 
     >>> buffer = ReplayBuffer(2, n_styles=1)
     >>> buffer.add([[5, 6], [7]], torch.ones(2, 1))
-    >>> buffer.draw([0, 1])
-    ([[5, 6], [7]], tensor([[1.],
-            [1.]]))
+    >>> buffer.draw([0, 1], torch.ones(2, 1))
+    [[5, 6], [7]]
     """
 
     def __init__(self, capacity: int, n_styles: int, *, seed: int = 0) -> None:
@@ -59,16 +58,17 @@ class ReplayBuffer:
                 self._texts[slot : slot + 1] = [list(text)]
                 self._weights[slot] = weight
 
-    def draw(self, seeds: Sequence[int]) -> tuple[list[list[int]], Float[Tensor, "rows n_styles"]]:
-        """One text a seed, with its weights, the same for the same seed and buffer (`seeds.row_seed` gives seeds).
+    def draw(self, seeds: Sequence[int], weights: Float[Tensor, "rows n_styles"]) -> list[list[int] | None]:
+        """One text a row of `weights`, of that very style, by the row's seed; None where the buffer has none of it.
 
-        Raises:
-            ValueError: An empty buffer.
+        The same for the same seed, style and buffer (`seeds.row_seed` gives seeds).
         """
-        if not self._texts:
-            raise ValueError("len(buffer)=0 must be at least 1 to draw from; add fakes first")
-        slots = [seed % len(self) for seed in seeds]
-        return [list(self._texts[slot]) for slot in slots], self._weights[torch.tensor(slots, dtype=torch.long)]
+        held = self._weights[: len(self)]
+        matches = [(held == wanted).all(-1).nonzero()[:, 0].tolist() for wanted in weights.detach().cpu()]
+        return [
+            list(self._texts[slots[seed % len(slots)]]) if slots else None
+            for seed, slots in zip(seeds, matches, strict=True)
+        ]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything in it, as tensors that safetensors takes."""

@@ -8,7 +8,7 @@ from training_fixtures import arguments
     ("options", "message"),
     [
         ({"game": "chess"}, "game='chess' must be one of minimax, non_saturating, hinge, relativistic"),
-        ({"task": "translation"}, "task='translation' must be one of transfer, classification"),
+        ({"task": "translation"}, "task='translation' must be one of transfer, unpaired, classification"),
         ({"w_adv": -1.0}, "w_adv=-1.0 must be >= 0; 0 turns the term off"),
         ({"adversary_fraction": 1.5}, r"adversary_fraction=1.5 must be in \[0, 1\]; 0 turns the game off"),
         ({"discriminator_smoothing": 1.0}, r"discriminator_smoothing=1.0 must be in \[0, 1\); 0.1 is usual"),

@@ -9,6 +9,8 @@ from transformers import default_data_collator
 from style_adapter import StyleBank, StyleCollator
 from style_adapter.data import (
     ClassificationCollator,
+    Clock,
+    RowSeeds,
     TransferCollator,
     check_rows,
     chosen_rows,
@@ -122,22 +124,26 @@ def test_a_column_of_a_data_set_means_one_style_a_row():
     assert BANK.code(column).ids[:, 0].tolist() == [0, 1, 0, 1]
 
 
-def test_chosen_rows_are_the_fraction_asked_for_whatever_the_batches():
-    rows = torch.arange(10_000)
-    whole = chosen_rows(rows, 0.3)
-    assert abs(whole.double().mean() - 0.3) < 0.02
-    assert torch.equal(whole, torch.cat([chosen_rows(part, 0.3) for part in rows.split(7)]))
-    order = torch.randperm(10_000)
-    assert torch.equal(whole[order], chosen_rows(rows[order], 0.3))
-    assert not chosen_rows(rows, 0.0).any()
-    assert chosen_rows(rows, 1.0).all()
+def test_chosen_rows_are_the_fraction_asked_for_whatever_the_batches_and_others_in_each_epoch():
+    epochs = [RowSeeds(0, Clock(epoch)).of([{"row_id": row} for row in range(10_000)]) for epoch in (0, 1)]
+    seeds, (first, second) = epochs[0], (chosen_rows(seeds, 0.3) for seeds in epochs)
+    assert abs(first.double().mean() - 0.3) < 0.02
+    assert abs((first & second).double().mean() - 0.09) < 0.02
+    assert torch.equal(first, torch.cat([chosen_rows(part, 0.3) for part in seeds.split(7)]))
+    assert not chosen_rows(seeds, 0.0).any()
+    assert chosen_rows(seeds, 1.0).all()
 
 
-def test_the_collator_chooses_the_same_rows_as_the_hash():
-    tokens = tokenize_transfer(toy_rows(), byte_tokenizer(), prompt="{source}\n")
-    batch = TransferCollator(PAD, encode, fraction=0.4)(list(tokens))
-    assert torch.equal(batch["judged"], chosen_rows(torch.arange(16), 0.4))
-    assert 0 < batch["judged"].sum() < 16
+def test_the_collator_chooses_rows_by_their_seeds_and_rows_with_an_epoch_keep_it():
+    tokens = [*tokenize_transfer(toy_rows(), byte_tokenizer(), prompt="{source}\n")]
+    clock = Clock()
+    collate = TransferCollator(PAD, encode, RowSeeds(5, clock), fraction=0.4)
+    first = collate(tokens)
+    assert torch.equal(first["judged"], chosen_rows(RowSeeds(5).of(tokens), 0.4))
+    assert 0 < first["judged"].sum() < 16
+    clock.epoch = 1
+    assert not torch.equal(collate(tokens)["seeds"], first["seeds"])
+    assert torch.equal(collate([{**row, "epoch": 0} for row in tokens])["seeds"], first["seeds"])
 
 
 def test_pad_fills_to_the_longest_row():
@@ -160,7 +166,7 @@ GOOD = {"source": ["a", "b"], "target": ["A", "B"], "style": ["loud", "calm"]}
         ({**CLASSES, "label": ["yes", "no"]}, "classification", r"rows\[0\]\['label'\]='yes' must be the number of a"),
         ({**CLASSES, "label": [0, -1]}, "classification", r"rows\[1\]\['label'\]=-1 must be the number of a class"),
         ({name: [] for name in GOOD}, "transfer", r"rows has 0 rows and must have at least 1; check the files"),
-        (GOOD, "translation", r"task='translation' must be one of transfer, classification"),
+        (GOOD, "translation", r"task='translation' must be one of transfer, unpaired, classification"),
     ],
 )
 def test_data_that_could_not_be_learnt_from_are_refused(columns, task, message):

@@ -25,12 +25,14 @@ from style_adapter.data import ClassificationCollator, tokenize_classification
 from style_adapter.functional import IGNORED
 from style_adapter.game import (
     DISCRIMINATOR_TERMS,
-    GENERATOR_TERMS,
     FrozenFeatures,
+    GameRules,
+    Lesson,
     StyleGame,
     dense_weights,
     frozen_copy,
 )
+from style_adapter.game.fakes import ESTIMATES, Fakes
 from style_adapter.model import styled
 from style_adapter.style import StyleCode
 
@@ -43,7 +45,8 @@ def make_game(kind: str = "llama", *, judge: bool = True, adapter: dict | None =
     model = randomised(adapted(backbone(), task_type=task_type, **(adapter or {})))
     torch.manual_seed(1)
     discriminator = StyleDiscriminator(32, 2, width=16) if judge else None
-    return StyleGame(model, discriminator, depth=1, **options).train()
+    own = {name: options.pop(name) for name in ("backbone", "writer", "store", "replay") if name in options}
+    return StyleGame(model, discriminator, GameRules(depth=1, **options), **own).train()
 
 
 def adapter_parameters(game: StyleGame) -> list[torch.nn.Parameter]:
@@ -145,7 +148,11 @@ def test_embedded_logits_are_the_embeddings_of_the_likeliest_tokens():
     mask = torch.tensor([[True, True], [True, False]])
     logits = torch.randn(3, 258)
     hard = game.features.embed(logits.argmax(-1), mask)
-    torch.testing.assert_close(game.features.embed_logits(logits, mask, 1.0), hard)
+    lesson = Lesson.of(toy_batch(game.model), StyleCode(torch.zeros(4, 2, dtype=torch.long), torch.ones(4, 2)))
+    fakes = Fakes(lesson, logits, torch.zeros(4, dtype=torch.long))
+    tokens, embedded = ESTIMATES["straight_through"](fakes, game.features.table, GameRules())
+    assert torch.equal(tokens, logits.argmax(-1))
+    torch.testing.assert_close(game.features.place(embedded, mask), hard)
 
 
 # Which weights a term moves
@@ -163,7 +170,10 @@ def test_each_sides_terms_move_that_side_alone(options):
     game = make_game(**options)
     terms = settled(game, toy_batch(game.model))
     sides = {"generator": adapter_parameters(game), "discriminator": list(game.discriminator.parameters())}
-    expected = {"generator": GENERATOR_TERMS, "discriminator": DISCRIMINATOR_TERMS[: 3 if "r1" in options else 2]}
+    expected = {
+        "generator": ("ce", "adv", "feat", "cls"),
+        "discriminator": DISCRIMINATOR_TERMS[: 3 if "r1" in options else 2],
+    }
     assert set(terms) == {*expected["generator"], *expected["discriminator"]}
     for side, names in expected.items():
         other = sides["discriminator" if side == "generator" else "generator"]
@@ -213,16 +223,17 @@ def test_one_small_step_raises_the_realness_of_the_expected_fake():
     game = make_game()
     batch = toy_batch(game.model)
     mask, style = batch["labels"] != IGNORED, torch.eye(2)[batch["style_ids"][:, 0]]
-    code = StyleCode(batch["style_ids"], batch["style_weights"])
+    lesson = Lesson.of(batch, StyleCode(batch["style_ids"], batch["style_weights"]))
     table = game.features.embedding.weight.detach()
 
     def push() -> torch.Tensor:
         """dL_G/d(embedding) at the hard fake, fixed, times the soft fake: what a step must lower."""
-        logits = game.generator_logits(batch, code, mask)
+        logits = game.generator.logits(lesson)
         return (logits.softmax(-1) @ table * slope[mask]).sum()
 
-    logits = game.generator_logits(batch, code, mask)
-    fake = game.features.embed_logits(logits, mask, 1.0).detach().requires_grad_()
+    fakes = Fakes(lesson, game.generator.logits(lesson), batch["seeds"])
+    _, hard = ESTIMATES["straight_through"](fakes, table, GameRules())
+    fake = game.features.place(hard, mask).detach().requires_grad_()
     realness = game.discriminator(game.features(fake, mask), mask, style).realness
     (slope,) = torch.autograd.grad(-torch.nn.functional.logsigmoid(realness).sum(), fake)
     expected = torch.autograd.grad(push(), adapter_parameters(game), allow_unused=True)
@@ -292,9 +303,10 @@ def test_gradients_under_checkpointing_equal_those_without(kind):
 def test_noise_reaches_the_gate():
     game = make_game(adapter={"noise_dim": 3})
     batch, noise = toy_batch(game.model), torch.randn(4, 3)
-    quiet, zero, loud = (game(play=False, noise=z, **batch).rows["ce"] for z in (None, torch.zeros(4, 3), noise))
-    torch.testing.assert_close(quiet, zero)
-    assert (loud - quiet).abs().min() > 1e-3
+    zero, loud = (game(play=False, noise=z, **batch).rows["ce"] for z in (torch.zeros(4, 3), noise))
+    drawn = game(play=False, **batch).rows["ce"]
+    assert torch.equal(drawn, game(play=False, noise=game.generator.noise(batch), **batch).rows["ce"])
+    assert min((loud - zero).abs().min(), (drawn - zero).abs().min()) > 1e-3
     loud.sum().backward()
     tables = [p.grad for n, p in game.named_parameters() if "style_adapter_noise" in n]
     assert tables
@@ -323,8 +335,8 @@ def test_prototypes_are_the_mean_features_of_real_texts_of_a_style():
 def test_a_depth_that_the_backbone_lacks_is_refused_before_any_step():
     model = adapted()
     with pytest.raises(ValueError, match=r"depth=3 must be between 0 and 2, .* set discriminator_blocks in"):
-        StyleGame(model, StyleDiscriminator(32, 2), depth=3)
-    StyleGame(model, None, depth=3)  # nobody reads so far
+        StyleGame(model, StyleDiscriminator(32, 2), GameRules(depth=3))
+    StyleGame(model, None, GameRules(depth=3))  # nobody reads so far
 
 
 def test_dense_weights_add_up_by_style():
@@ -342,12 +354,12 @@ def test_a_discriminator_does_not_read_what_trains(kind):
     for options in ({"trainable": "all"}, {"bias": "all"} if kind == "gpt2" else {"trainable": "all"}):
         model = adapted(backbone(), task_type=task_type, **options)
         with pytest.raises(ValueError, match=r"must be frozen, and .* trains .* backbone=frozen_copy\(model\)"):
-            StyleGame(model, judge, depth=1)
-        StyleGame(model, None, depth=1)  # nobody reads
-        StyleGame(model, judge, depth=1, backbone=frozen_copy(model))
+            StyleGame(model, judge, GameRules(depth=1))
+        StyleGame(model, None, GameRules(depth=1))  # nobody reads
+        StyleGame(model, judge, GameRules(depth=1), backbone=frozen_copy(model))
     later = adapted(backbone(), task_type=task_type)
     find_blocks(FrozenFeatures(later, 1).backbone)[1].requires_grad_(True)
-    StyleGame(later, judge, depth=1)  # the block behind what is read
+    StyleGame(later, judge, GameRules(depth=1))  # the block behind what is read
 
 
 @pytest.mark.parametrize("kind", BACKBONES)

@@ -19,7 +19,7 @@ FLOORS = {
     **dict.fromkeys(
         ["adversary", "config", "corruption", "data", "estimators", "losses", "metrics", "plots", "replay", "style"], 1
     ),
-    **dict.fromkeys(["arguments", "layers"], 2),
+    **dict.fromkeys(["arguments", "layers", "sampling"], 2),
     **dict.fromkeys(["model", "recipe"], 3),
     **dict.fromkeys(["card", "export", "game", "loras", "pipeline"], 4),
     **dict.fromkeys(["evaluation", "hub", "tasks"], 5),

@@ -25,9 +25,10 @@ def filled(capacity: int, count: int, seed: int = 0, batch: int = 7) -> ReplayBu
 
 def held(buffer: ReplayBuffer) -> list[int]:
     """The numbers of the texts in it, slot by slot."""
-    texts, weights = buffer.draw(range(len(buffer)))
+    state = buffer.state_dict()
+    texts = [text.tolist() for text in state["tokens"].split(state["lengths"].tolist())]
     assert texts == [[text[0]] * (1 + text[0] % 4) for text in texts]
-    assert weights.tolist() == [[text[0], -text[0]] for text in texts]
+    assert state["weights"].tolist() == [[text[0], -text[0]] for text in texts]
     return [text[0] for text in texts]
 
 
@@ -50,31 +51,43 @@ def test_what_is_held_depends_on_the_order_and_the_seed_and_not_on_the_batches()
     assert held(filled(8, 60)) != held(filled(8, 60, seed=1))
 
 
-def test_draws_are_a_function_of_the_seed_of_each_row():
-    buffer, seeds = filled(16, 100), [row_seed(0, 2, row, use="replay") for row in range(200)]
-    texts, weights = buffer.draw(seeds)
-    parts = [buffer.draw(seeds[:50]), buffer.draw(seeds[50:])]
-    assert texts == parts[0][0] + parts[1][0]
-    assert torch.equal(weights, torch.cat([part[1] for part in parts]))
-    assert {text[0] for text in texts} == set(held(buffer))
-    assert texts != buffer.draw([row_seed(0, 3, row, use="replay") for row in range(200)])[0]
+def of_two_styles() -> ReplayBuffer:
+    """40 texts of one token, the even ones of the first style, the odd ones of the second."""
+    buffer = ReplayBuffer(40, n_styles=2)
+    buffer.add([[n] for n in range(40)], torch.eye(2)[[n % 2 for n in range(40)]])
+    return buffer
+
+
+def test_draws_are_a_function_of_the_seed_and_style_of_each_row():
+    buffer, seeds = of_two_styles(), [row_seed(0, 2, row, use="replay") for row in range(400)]
+    weights = torch.eye(2)[[0, 1] * 200]
+    texts = buffer.draw(seeds, weights)
+    assert texts == buffer.draw(seeds[:50], weights[:50]) + buffer.draw(seeds[50:], weights[50:])
+    assert {text[0] for text in texts[::2]} == set(range(0, 40, 2))
+    assert {text[0] for text in texts[1::2]} == set(range(1, 40, 2))
+    assert texts != buffer.draw([row_seed(0, 3, row, use="replay") for row in range(400)], weights)
+
+
+def test_a_style_of_which_nothing_is_held_gives_nothing():
+    assert of_two_styles().draw([3, 4], torch.tensor([[1.0, 0.0], [0.5, 0.5]])) == [[6], None]
+    assert ReplayBuffer(1, n_styles=1).draw([0], torch.ones(1, 1)) == [None]
 
 
 def test_what_is_drawn_or_given_is_a_copy():
     buffer, (texts, weights) = ReplayBuffer(4, n_styles=2), fakes(0, 2)
     buffer.add(texts, weights)
+    wanted = weights.clone()
     texts[0].append(99)
     weights.zero_()
-    drawn_texts, drawn_weights = buffer.draw([1])
-    drawn_texts[0].append(99)
-    drawn_weights.zero_()
+    for text in buffer.draw([0, 0], wanted):
+        text.append(99)
     assert held(buffer) == [0, 1]
 
 
 def test_weights_with_a_gradient_are_kept_without_it():
     buffer, (texts, weights) = ReplayBuffer(4, n_styles=2), fakes(0, 2)
     buffer.add(texts, weights.requires_grad_())
-    assert not buffer.draw([0])[1].requires_grad
+    assert not buffer.state_dict()["weights"].requires_grad
 
 
 @pytest.mark.parametrize("before", [0, 5, 8, 31])
@@ -107,8 +120,6 @@ def test_a_state_of_another_size_is_refused(capacity, n_styles):
 def test_empty_buffers_texts_and_capacities_are_refused():
     with pytest.raises(ValueError, match="capacity=0 must be >= 1"):
         ReplayBuffer(0, n_styles=1)
-    with pytest.raises(ValueError, match=r"len\(buffer\)=0 must be at least 1 to draw from; add fakes first"):
-        ReplayBuffer(1, n_styles=1).draw([0])
     for texts, rows in (([[1], []], 2), ([[1]], 2)):
         with pytest.raises(ValueError, match="must have at least 1 token and one of the 2 rows of weights each"):
             ReplayBuffer(3, n_styles=1).add(texts, torch.ones(rows, 1))

@@ -84,10 +84,11 @@ def test_a_class_that_the_head_does_not_have_is_refused(tmp_path):
 def test_items_are_counted_by_their_weight_and_by_the_rows_judged(tmp_path):
     trainer = make_trainer(tmp_path, adversary_fraction=0.6, novel_token_weight=2.0)
     batch = trainer.data_collator([trainer.train_dataset[row] for row in range(4)])
-    weight, judged = TransferTask.count(batch)
+    weight, judged, back = TransferTask.count(batch)
     # The bytes of "AB!", "ab.", "CDE!" and "cde." that their sources lack, and the end of each text.
     assert weight == 2 * (3 + 1 + 1 + 1 + 4 + 1 + 1 + 1) + (2 + 3)
-    assert judged == batch["judged"].sum() == 2
+    assert 0 < judged == batch["judged"].sum() < 4
+    assert back == 0
 
 
 def test_scores_are_those_of_the_directions(tmp_path):

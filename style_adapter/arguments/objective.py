@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..data import COLUMNS
+from ..losses import MATCHINGS
 from .options import option
 
 _OFF = {"bounds": ">= 0", "remedy": "0 turns the term off"}
@@ -14,7 +15,7 @@ class ObjectiveOptions:
 
     task: str = option(
         "transfer",
-        "transfer: source -> target in a style. classification: text -> label.",
+        "transfer: source -> target in a style, or text alone, unpaired. classification: text -> label.",
         choices=tuple(COLUMNS),
     )
     max_length: int = option(512, "Most tokens a row may have; longer ones are refused.", bounds=">= 1")
@@ -25,8 +26,27 @@ class ObjectiveOptions:
         bounds="> 0",
         remedy="1 changes nothing",
     )
+    w_rec: float = option(1.0, "Weight, in unpaired training, of rebuilding a text from a corrupted one.", **_OFF)
+    w_bt: float = option(1.0, "Weight, in unpaired training, of translating a rewrite back to its source.", **_OFF)
+    w_kl: float = option(0.0, "Weight of the divergence of generated text from the frozen backbone.", **_OFF)
     w_adv: float = option(0.05, "Weight of the generator's loss against the discriminator.", **_OFF)
     w_feat: float = option(0.1, "Weight of the distance to the style's feature prototype.", **_OFF)
     w_cls: float = option(0.05, "Weight of the style head's cross entropy on generated text.", **_OFF)
+    w_div: float = option(0.0, "Weight of the diversity term: other noise must give other text (noise_dim).", **_OFF)
     w_d_cls: float = option(1.0, "Weight of the style head's cross entropy on real text.", **_OFF)
     w_r1: float = option(0.0, "Weight gamma of the R1 penalty on the discriminator; 0: none.", **_OFF)
+    w_r2: float = option(0.0, "Weight gamma of the R2 penalty, R1 on fakes; 0: none.", **_OFF)
+    feature_matching: str = option(
+        "row",
+        "What is drawn to a style's prototype: row, the features of each fake, or mean, those of all fakes of a style.",
+        choices=MATCHINGS,
+    )
+    drop_words: float = option(
+        0.1, "Share of words that a corrupted text lacks.", bounds="in [0, 1)", remedy="0.1 is usual"
+    )
+    shuffle_reach: int = option(3, "How many places a word of a corrupted text may move.", bounds=">= 0")
+    marker_threshold: float = option(
+        0.0,
+        "Corruption takes out n-grams that are so many times more frequent in their style than in others; 0: none.",
+        **_OFF,
+    )

@@ -8,6 +8,7 @@ BOUNDS: dict[str, Callable[[float], bool]] = {
     "> 0": lambda value: value > 0,
     ">= 0": lambda value: value >= 0,
     ">= 1": lambda value: value >= 1,
+    ">= 2": lambda value: value >= 2,
     "in [0, 1]": lambda value: 0 <= value <= 1,
     "in [0, 1)": lambda value: 0 <= value < 1,
     "in (0, 1]": lambda value: 0 < value <= 1,

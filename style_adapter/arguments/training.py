@@ -17,8 +17,9 @@ from .watching import WatchOptions
 class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, TrainingArguments):
     """Training arguments of `StyleTrainer`: everything Trainer has, and the options of the game.
 
-    The objective is w_ce * CE + w_adv * L_G + w_feat * MSE(phi, S*) + w_cls * CE(style head) for the adapter and
-    L_D + w_d_cls * CE(style head, real) + w_r1 / 2 * R1 for the discriminator, one backward for both.
+    The objective is w_ce * CE (or w_rec * CE(x | corrupt(x)) + w_bt * CE(x | y) where texts are unpaired) + w_adv * L_G
+    + w_feat * MSE(phi, S*) + w_cls * CE(style head) + w_div * L_div + w_kl * KL for the adapter, and L_D
+    + w_d_cls * CE(style head, real) + w_r1 / 2 * R1 + w_r2 / 2 * R2 for the discriminator, one backward for both.
 
     Raises:
         ValueError: An option is out of its bounds; the message names the option, the bound and the remedy.
@@ -43,6 +44,7 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
         """Checks the options of the game, then transformers' own."""
         check_options(self)
         self._settle_smoothing()
+        self._check_fakes()
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # Trainer refuses bf16 otherwise
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             self.ddp_backend = None  # so that a recipe for several processes runs in one: Accelerate finds no group
@@ -59,7 +61,17 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
     @property
     def plays(self) -> bool:
         """Whether there is a game at all: some rows are judged, and some term wants them."""
-        return self.task == "transfer" and self.adversary_fraction > 0 and max(self.w_adv, self.w_feat, self.w_cls) > 0
+        wanted = max(self.w_adv, self.w_feat, self.w_cls, self.w_div) > 0
+        return self.task in ("transfer", "unpaired") and self.adversary_fraction > 0 and wanted
+
+    def plays_at(self, step: int) -> bool:
+        """Whether the game is played at an optimizer step: after the warm-up."""
+        return step >= self.adversary_start
+
+    def teaches_at(self, step: int) -> bool:
+        """Whether an optimizer step trains the adapter; the others of `discriminator_steps` train D alone."""
+        alone = self.plays and self.plays_at(step) and (step - self.adversary_start + 1) % self.discriminator_steps
+        return not alone
 
     @property
     def asks_fsdp(self) -> int | None:

@@ -1,28 +1,38 @@
 """What is read: `datasets` columns checked once, tokenised once, and collated into tensors of one shape a batch.
 
-Transfer rows have `source`, `target` and `style`; classification rows have `text` (and `text_pair`), `label` and,
-if styles matter, `style`. A style is whatever `StyleBank.parse` takes: a name, several names, {name: weight}, or
-{"text_style": [...], "visual_style": [...]}.
+Transfer rows have `source`, `target` and `style`, or `text` and `style` where no text has a counterpart;
+classification rows have `text` (and `text_pair`), `label` and, if styles matter, `style`. A style is whatever
+`StyleBank.parse` takes: a name, several names, {name: weight}, or {"text_style": [...], "visual_style": [...]}.
 """
 
 from .classification import ClassificationCollator, tokenize_classification
-from .rows import COLUMNS, check_rows
+from .clock import Clock, RowSeeds, chosen_rows
+from .rows import COLUMNS, check_rows, kind_of_rows
 from .styled import StyleCollator
-from .tokens import StyleEncoding, chosen_rows, fill_prompt, pad, pad_and_mask, plain_ids
+from .tokens import StyleEncoding, fill_prompt, pad, pad_and_mask, plain_ids, with_targets
 from .transfer import TransferCollator, tokenize_transfer
+from .unpaired import EitherCollator, StylePool, UnpairedCollator, tokenize_unpaired
 
 __all__ = [
     "COLUMNS",
     "ClassificationCollator",
+    "Clock",
+    "EitherCollator",
+    "RowSeeds",
     "StyleCollator",
     "StyleEncoding",
+    "StylePool",
     "TransferCollator",
+    "UnpairedCollator",
     "check_rows",
     "chosen_rows",
     "fill_prompt",
+    "kind_of_rows",
     "pad",
     "pad_and_mask",
     "plain_ids",
     "tokenize_classification",
     "tokenize_transfer",
+    "tokenize_unpaired",
+    "with_targets",
 ]

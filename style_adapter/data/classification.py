@@ -1,7 +1,7 @@
 """Rows of `text` (and `text_pair`) and `label`: tokenised once, collated into one batch for the game."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from .clock import RowSeeds
 from .tokens import StyleEncoding, check_lengths, pad_and_mask
 
 
@@ -41,10 +42,12 @@ class ClassificationCollator:
     Args:
         pad_token_id: Fills the right side; masked out.
         encode_styles: A list of styles -> ids and weights [rows, slots]; `StyleBank.code` behind it.
+        draws: The seeds of each row.
     """
 
     pad_token_id: int
     encode_styles: StyleEncoding
+    draws: RowSeeds = field(default_factory=RowSeeds)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The batch: `input_ids` and `attention_mask` [batch, seq], `labels` [batch], styles."""
@@ -58,5 +61,6 @@ class ClassificationCollator:
             "style_ids": style_ids,
             "style_weights": weights,
             "row_ids": row_ids,
+            "seeds": self.draws.of(rows),
             "judged": torch.zeros_like(row_ids, dtype=torch.bool),
         }

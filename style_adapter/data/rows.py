@@ -6,12 +6,20 @@ from ..functional import IGNORED
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "transfer": ("source", "target", "style"),
+    "unpaired": ("text", "style"),
     "classification": ("text", "label"),
 }
 TEXT_COLUMNS: dict[str, tuple[str, ...]] = {
     "transfer": ("source", "target"),
+    "unpaired": ("text",),
     "classification": ("text", "text_pair"),
 }
+
+
+def kind_of_rows(dataset: Any, task: str) -> str:
+    """What the rows of a task are: those of transfer are "unpaired" where they have a `text` and no `source`."""
+    columns = dataset.column_names
+    return "unpaired" if task == "transfer" and "text" in columns and "source" not in columns else task
 
 
 def check_rows(dataset: Any, task: str, *, name: str = "train_dataset") -> None:
@@ -23,6 +31,7 @@ def check_rows(dataset: Any, task: str, *, name: str = "train_dataset") -> None:
     """
     if task not in COLUMNS:
         raise ValueError(f"task={task!r} must be one of {', '.join(COLUMNS)}")
+    task = kind_of_rows(dataset, task)
     if len(dataset) == 0:
         raise ValueError(f"{name} has 0 rows and must have at least 1; check the files and filters it was made with")
     for column in COLUMNS[task]:

@@ -1,12 +1,14 @@
-"""Texts as token ids: prompts, ids without special tokens, padding; and what is drawn from the id of a row."""
+"""Texts as token ids: prompts, ids without special tokens, padding, the tensors of a teacher-forced pass."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+
+from ..functional import IGNORED
 
 StyleEncoding = Callable[[Sequence[Any]], tuple[Int[Tensor, "rows slots"], Float[Tensor, "rows slots"]]]
 
@@ -35,12 +37,45 @@ def pad_and_mask(
     return pad(rows, value, left=left), pad([[1] * len(row) for row in rows], 0, left=left)
 
 
-def chosen_rows(row_ids: Int[Tensor, " batch"], fraction: float) -> Bool[Tensor, " batch"]:
-    """A fixed share of rows: hash(row id) < fraction, so that any split into batches chooses the same rows.
+def closed_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts as they are learnt: each closed by the end-of-text token.
 
-    Knuth's multiplicative hash (The Art of Computer Programming 3, section 6.4).
+    Raises:
+        ValueError: A tokenizer without that token.
     """
-    return (row_ids * 2654435761 % 2**32).double() / 2**32 < fraction
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise ValueError("tokenizer.eos_token=None must be a token: it ends each target; set tokenizer.eos_token")
+    return [[*ids, end] for ids in plain_ids(tokenizer, texts)]
+
+
+def with_targets(
+    prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], pad_token_id: int, *, decoder_only: bool
+) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask` [batch, prompt + target], `labels` [batch, target] for one teacher-forced pass.
+
+    Prompts are padded on the left and targets on the right, so that all targets stand in the same columns and the
+    head over the vocabulary runs on those alone. An encoder-decoder gets source and target apart.
+    """
+    inputs, mask = pad_and_mask(prompts, pad_token_id, left=decoder_only)
+    labels = pad(targets, IGNORED)
+    if decoder_only:
+        inputs = torch.cat([inputs, labels.masked_fill(labels == IGNORED, pad_token_id)], dim=1)
+        mask = torch.cat([mask, (labels != IGNORED).long()], dim=1)
+    return {"input_ids": inputs, "attention_mask": mask, "labels": labels}
+
+
+def token_weights(
+    prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], novel_weight: float
+) -> Float[Tensor, "batch target"]:
+    """1 for a target token that the prompt holds too, `novel_weight` for another, 0 for padding."""
+    width = max(map(len, targets))
+    rows = []
+    for prompt, target in zip(prompts, targets, strict=True):
+        known = set(prompt)
+        weights = [1.0 if token in known else novel_weight for token in target]
+        rows.append(weights + [0.0] * (width - len(weights)))
+    return torch.tensor(rows)
 
 
 def check_lengths(rows: Sequence[int], lengths: Sequence[int], max_length: int) -> None:

@@ -1,17 +1,16 @@
 """Rows of `source`, `target` and `style`: tokenised once, collated into one batch for the game."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..functional import IGNORED
-from .tokens import StyleEncoding, check_lengths, chosen_rows, fill_prompt, pad, pad_and_mask, plain_ids
+from .clock import RowSeeds, chosen_rows
+from .tokens import StyleEncoding, check_lengths, closed_ids, fill_prompt, token_weights, with_targets
 
 
 def tokenize_transfer(
@@ -23,12 +22,10 @@ def tokenize_transfer(
         ValueError: A row longer than `max_length` tokens: nothing is cut off silently. A tokenizer without an
             end-of-text token.
     """
-    if tokenizer.eos_token_id is None:
-        raise ValueError("tokenizer.eos_token=None must be a token: it ends each target; set tokenizer.eos_token")
 
     def convert(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
         prompts = tokenizer([fill_prompt(prompt, s) for s in batch["source"]])["input_ids"]
-        targets = [[*ids, tokenizer.eos_token_id] for ids in plain_ids(tokenizer, batch["target"])]
+        targets = closed_ids(tokenizer, batch["target"])
         lengths = [len(p) + len(t) for p, t in zip(prompts, targets, strict=True)]
         check_lengths(rows, lengths, max_length)
         return {
@@ -44,14 +41,12 @@ def tokenize_transfer(
 
 @dataclass(frozen=True)
 class TransferCollator:
-    """Rows of `tokenize_transfer` -> one batch for the game.
-
-    Prompts are padded on the left and targets on the right, so that all targets stand in the same columns and the
-    head over the vocabulary runs on those alone.
+    """Rows of `tokenize_transfer` -> one batch for the game, laid out by `with_targets`.
 
     Args:
         pad_token_id: Fills both sides; masked out.
         encode_styles: A list of styles -> ids and weights [rows, slots]; `StyleBank.code` behind it.
+        draws: The seeds of each row.
         fraction: Share of the rows that the discriminator sees.
         novel_weight: Weight of target tokens that the prompt does not hold: where style changes, and not the copy.
         decoder_only: False keeps source and target apart, as encoder-decoders take them.
@@ -59,33 +54,22 @@ class TransferCollator:
 
     pad_token_id: int
     encode_styles: StyleEncoding
+    draws: RowSeeds = field(default_factory=RowSeeds)
     fraction: float = 1.0
     novel_weight: float = 1.0
     decoder_only: bool = True
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The batch: `input_ids` [batch, prompt + target], `attention_mask`, `labels` [batch, target], styles."""
-        prompts, mask = pad_and_mask([row["prompt_ids"] for row in rows], self.pad_token_id, left=self.decoder_only)
-        labels = pad([row["target_ids"] for row in rows], IGNORED)
-        if self.decoder_only:
-            targets = labels.masked_fill(labels == IGNORED, self.pad_token_id)
-            prompts = torch.cat([prompts, targets], dim=1)
-            mask = torch.cat([mask, (labels != IGNORED).long()], dim=1)
+        prompts, targets = [row["prompt_ids"] for row in rows], [row["target_ids"] for row in rows]
         ids, weights = self.encode_styles([row["style"] for row in rows])
-        row_ids = torch.tensor([row["row_id"] for row in rows])
+        seeds = self.draws.of(rows)
         return {
-            "input_ids": prompts,
-            "attention_mask": mask,
-            "labels": labels,
-            "token_weights": torch.stack([self._token_weights(row, labels.shape[1]) for row in rows]),
+            **with_targets(prompts, targets, self.pad_token_id, decoder_only=self.decoder_only),
+            "token_weights": token_weights(prompts, targets, self.novel_weight),
             "style_ids": ids,
             "style_weights": weights,
-            "row_ids": row_ids,
-            "judged": chosen_rows(row_ids, self.fraction),
+            "row_ids": torch.tensor([row["row_id"] for row in rows]),
+            "seeds": seeds,
+            "judged": chosen_rows(seeds, self.fraction),
         }
-
-    def _token_weights(self, row: Mapping[str, Any], width: int) -> Float[Tensor, " target"]:
-        """1 for a token that the prompt holds too, `novel_weight` for another, 0 for padding."""
-        known = set(row["prompt_ids"])
-        weights = [1.0 if token in known else self.novel_weight for token in row["target_ids"]]
-        return torch.tensor(weights + [0.0] * (width - len(weights)))

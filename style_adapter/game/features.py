@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 
 from .._peft import PREFIX
 from ..adversary import find_blocks, hidden_after
-from ..functional import straight_through_embeddings
 from ..model import styled
 from ..style import OFF
 
@@ -104,13 +103,16 @@ class FrozenFeatures:
         with torch.no_grad(), self._off():
             return _placed(self.embedding(tokens), mask)
 
-    def embed_logits(
-        self, logits: Float[Tensor, "tokens vocab"], mask: Bool[Tensor, "batch seq"], temperature: float
+    @property
+    def table(self) -> Float[Tensor, "vocab dim"]:
+        """The embedding of each token, before the embedding module scales it (Gemma)."""
+        return self.embedding.get_parameter("weight").detach()
+
+    def place(
+        self, embedded: Float[Tensor, "tokens dim"], mask: Bool[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq dim"]:
-        """Straight-through embeddings of generated tokens, scaled as the embedding module scales (Gemma)."""
-        table = self.embedding.get_parameter("weight").detach()
-        scale = getattr(self.embedding, "embed_scale", 1.0)
-        return _placed(straight_through_embeddings(logits, table, temperature=temperature) * scale, mask)
+        """Rows of `table`, or mixtures of them, at the places of `mask`, scaled as the embedding module scales."""
+        return _placed(embedded * getattr(self.embedding, "embed_scale", 1.0), mask)
 
 
 def _placed(embedded: Float[Tensor, "tokens dim"], mask: Bool[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:

@@ -5,7 +5,6 @@ the adapter off. Accelerate wraps this module and nothing else, so every differe
 its one forward (DDP and FSDP synchronise what passes there).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,24 +14,20 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..adversary import Judgement, StyleDiscriminator, StylePrototypes, judge_detached
-from ..functional import IGNORED
-from ..losses import (
-    Game,
-    feature_matching,
-    gradient_penalty,
-    lookup_game,
-    style_cross_entropy,
-    token_cross_entropy,
-)
-from ..model import head_reads, styled, styles_of
-from ..style import StyleCode
+from ..adversary import FeatureStore, StyleDiscriminator, StylePrototypes
+from ..losses import token_cross_entropy
+from ..model import styles_of
+from ..replay import ReplayBuffer
+from .fakes import Fakes
 from .features import FrozenFeatures, backbone_of, width_of
-
-Batch = Mapping[str, Tensor]
-
-GENERATOR_TERMS = ("ce", "adv", "feat", "cls")
-DISCRIMINATOR_TERMS = ("d_adv", "d_cls", "d_r1")
+from .generator import Generator
+from .lesson import Lesson
+from .memory import GameMemory
+from .order import Order
+from .reader import Reader
+from .rules import GameRules, check_rules, verdict_of
+from .terms import Sides, Table
+from .writer import Writer
 
 
 @dataclass(frozen=True)
@@ -40,11 +35,11 @@ class StepLosses:
     """What one forward of the game gives.
 
     Attributes:
-        rows: Each term by name, one value a row ("ce": summed over the row's target tokens).
+        rows: Each term by name, one value a row (a likelihood is summed over the row's target tokens).
         scores: D's logits by name, detached, to watch the game: "real" and "fake".
     """
 
-    rows: dict[str, Float[Tensor, " _rows"]]  # of all rows for "ce", of the judged ones for the others
+    rows: dict[str, Float[Tensor, " _rows"]]  # of all rows for "ce" and "rec", of the judged ones for the others
     scores: dict[str, Float[Tensor, " _judged"]]
 
 
@@ -54,45 +49,51 @@ class StyleGame(nn.Module):
     Args:
         model: A model with a style adapter.
         discriminator: None trains without a game.
-        game: A key of `losses.GAMES`.
-        depth: How many of the backbone's blocks the discriminator reads.
-        temperature: Of the straight-through softmax.
-        smoothing: One-sided label smoothing on the real side.
-        r1: Whether to compute the R1 penalty.
-        prototype_rate: EMA rate of the style prototypes S*.
+        rules: What is played for, and how.
+        writer: Writes the texts of a game with sampled fakes.
         backbone: What the discriminator reads where the model's own backbone trains too; see `frozen_copy`.
+        store: Keeps the features of real texts.
+        replay: Old fakes for the discriminator.
 
     Raises:
-        ValueError: An unknown game, a `depth` that the backbone does not have, or one that trains.
+        ValueError: An unknown game, a `depth` that the backbone does not have, one that trains, or rules that do not
+            go together.
     """
 
     accepts_loss_kwargs = False  # the trainer divides the sums by its own counts
     lockstep = False  # whether every process must run the same blocks: weights are gathered from all at each
+    blur = 0.0  # instance noise in units of the features' own size; falls to 0 over a run
 
-    def __init__(  # noqa: PLR0913 - one option a part of the game
+    def __init__(
         self,
         model: PeftModel,
         discriminator: StyleDiscriminator | None,
+        rules: GameRules | None = None,
         *,
-        game: str = "non_saturating",
-        depth: int = 4,
-        temperature: float = 1.0,
-        smoothing: float = 0.0,
-        r1: bool = False,
-        prototype_rate: float = 0.1,
+        writer: Writer | None = None,
         backbone: PreTrainedModel | None = None,
+        store: FeatureStore | None = None,
+        replay: ReplayBuffer | None = None,
     ) -> None:
-        """Fits the prototypes to the backbone's width and the adapter's styles."""
+        """Fits the memory to the backbone's width and the adapter's styles."""
         super().__init__()
         self.model, self.discriminator = model, discriminator
-        self.game: Game = lookup_game(game)
-        self.temperature, self.smoothing, self.r1 = temperature, smoothing, r1
-        self.features = FrozenFeatures(model, depth, backbone=backbone)
+        self.rules = rules or GameRules()
+        check_rules(self.rules, writes=writer is not None)
+        self.features = FrozenFeatures(model, self.rules.depth, backbone=backbone)
         if discriminator is not None:
             self.features.check_depth()
             self.features.check_frozen()
+            self.verdict = verdict_of(self.rules, discriminator.kind)
         self.n_styles = len(styles_of(model))
-        self.prototypes = StylePrototypes(self.n_styles, width_of(model), rate=prototype_rate)
+        self.memory = GameMemory(self.n_styles, width_of(model), rate=self.rules.prototype_rate, replay=replay)
+        self.generator = Generator(model, self.rules, writer)
+        self.reader = Reader(self.features, self.rules, self.memory, store)
+
+    @property
+    def prototypes(self) -> StylePrototypes:
+        """S*: the mean features of real texts of each style."""
+        return self.memory.prototypes
 
     @property
     def _no_split_modules(self) -> list[str]:
@@ -118,86 +119,61 @@ class StyleGame(nn.Module):
         self.model.enable_input_require_grads()
         self.model.gradient_checkpointing_enable(**options)
 
-    def forward(self, *, play: bool = True, noise: Tensor | None = None, **batch: Tensor) -> StepLosses:
-        """One step: generate, embed, features, judge; the losses of both sides.
+    def forward(self, *, play: bool = True, teach: bool = True, **batch: Tensor) -> StepLosses:
+        """One step: learn, write, read, judge; the losses of both sides.
 
-        `play` False (warm-up, evaluation) gives the likelihood alone.
+        Args:
+            play: False (warm-up, evaluation) gives the likelihood alone.
+            teach: False gives the discriminator's side alone.
+            batch: What a collator made.
         """
-        code = StyleCode(batch["style_ids"], batch["style_weights"], noise=noise)
+        generator, unpaired = self.generator, "source_ids" in batch
+        code = generator.code(batch, "style")
         if batch["labels"].dim() == 1:  # a class a row
-            logits = self.class_logits(batch, code)
+            logits = generator.class_logits(batch, code)
             return StepLosses({"ce": token_cross_entropy(logits[:, None], batch["labels"][:, None])}, {})
-        mask = batch["labels"] != IGNORED  # [batch, target]
-        logits = self.generator_logits(batch, code, mask)  # G(x, s, z) [tokens, vocab]
-        targets = batch["labels"][mask]
-        row_of = mask.nonzero()[:, 0]  # [tokens]
-        per_token = token_cross_entropy(logits[:, None], targets[:, None]) * batch["token_weights"][mask]
-        rows = {"ce": per_token.new_zeros(mask.shape[0]).index_add(0, row_of, per_token)}
-        judged = batch["judged"]
-        if self.discriminator is None or not play or not (judged.any() or self.lockstep):
-            return StepLosses(self._connected(rows), {})
-        judged, counts = self._keep_step(judged)
-        style = dense_weights(code, self.n_styles)[judged] * counts[:, None]  # [judged, n_styles]
-        mask, seen = mask[judged], judged[row_of]
-        read = self.features.embed(targets[seen], mask)
-        written = self.features.embed_logits(logits[seen], mask, self.temperature)
-        real = self.features(read, mask).detach()  # phi_k(x)
-        fake = self.features(written, mask)  # phi_k(G(x, s, z))
-        discriminator, scores = self.discriminator_losses(real, fake.detach(), mask, style)
-        generator = self.generator_losses(scores["real"], fake, mask, style)
-        game = {name: term * counts for name, term in (generator | discriminator).items()}
-        return StepLosses(rows | game, {name: score[counts] for name, score in scores.items()})
+        with torch.set_grad_enabled(teach and torch.is_grad_enabled()):
+            lesson = Lesson.of(batch, code)
+            logits = generator.logits(lesson)  # [tokens, vocab]
+            rows = {"rec" if unpaired else "ce": generator.likelihood(lesson, logits)}
+            if not self._is_played(play, batch["judged"]):
+                return StepLosses(self._connected(rows), {})
+            judged, counts = self._keep_step(batch["judged"])
+            wanted = generator.code(batch, "wanted") if unpaired else code
+            order = Order.of(batch, wanted, decoder_only=generator.decoder_only).keep(judged)
+            fakes = generator.write(order, lesson, logits, judged, lockstep=self.lockstep)  # G(x, s, z)
+            if self.rules.back_translation:
+                rows["bt"] = generator.translate_back(fakes, lesson.keep(judged)) * counts
+            if self.rules.kl:
+                rows["kl"] = generator.divergence(fakes) * counts
+            if self.discriminator is None:
+                return StepLosses(rows, {})
+            table = self.lay_out(order, fakes, counts)  # phi_k(x), phi_k(G(x, s, z))
+        sides = Sides(self.discriminator, self.memory, self.verdict, self.rules)
+        of_discriminator, on_real, on_fake = sides.discriminator(table, learn=self.training)
+        of_generator = sides.generator(table, on_real, learn=self.training) if teach else {}
+        terms = {name: term * counts for name, term in (of_generator | of_discriminator).items()}
+        scores = {"real": on_real.realness.detach()[counts], "fake": on_fake.realness.detach()[counts]}
+        return StepLosses(rows | terms if teach else self._at_rest(terms), scores)
 
-    def class_logits(self, batch: Batch, code: StyleCode) -> Float[Tensor, "batch classes"]:
-        """Logits of the model's own head, the style classifier."""
-        with styled(self.model, code):
-            return self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-
-    def generator_logits(
-        self, batch: Batch, code: StyleCode, mask: Bool[Tensor, "batch target"]
-    ) -> Float[Tensor, "tokens vocab"]:
-        """Logits that predict the target tokens, and no others: the vocabulary's head costs more than a block."""
-        inputs: dict[str, Any] = {
-            "input_ids": batch["input_ids"],
-            "attention_mask": batch["attention_mask"],
-            "use_cache": False,
-        }
-        with styled(self.model, code):
-            if getattr(self.config, "is_encoder_decoder", False):
-                return self.model(**inputs, labels=batch["labels"]).logits[mask]
-            positions = (inputs["attention_mask"].cumsum(dim=-1) - 1).clamp(min=0)
-            with head_reads(self.model, lambda hidden: hidden[:, :-1][mask]):  # the token before predicts
-                return self.model(**inputs, position_ids=positions, logits_to_keep=mask.shape[1] + 1).logits
-
-    def generator_losses(self, real_scores: Tensor, fake: Tensor, mask: Tensor, style: Tensor) -> dict[str, Tensor]:
-        """G's side: live features of what it wrote, D's weights and its scores of real texts detached."""
-        assert self.discriminator is not None
-        judgement = judge_detached(self.discriminator, fake, mask, style)
-        known = self.prototypes.known(style)
-        return {
-            "adv": self.game.generator(real_scores, judgement.realness),
-            "feat": feature_matching(judgement.pooled, self.prototypes(style)) * known,
-            "cls": style_cross_entropy(judgement.style_logits, style),
-        }
-
-    def discriminator_losses(
-        self, real: Tensor, fake: Tensor, mask: Tensor, style: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """D's side: live weights, features detached; the real texts also teach its style head and the prototypes."""
-        assert self.discriminator is not None
-        if self.r1:
-            real = real.float().requires_grad_()
-        on_real: Judgement = self.discriminator(real, mask, style)
-        on_fake: Judgement = self.discriminator(fake, mask, style)
+    def lay_out(self, order: Order, fakes: Fakes, counts: Bool[Tensor, " rows"]) -> Table:
+        """Features of real texts and of what was written in their styles, side by side."""
+        style, seeds = order.style(self.n_styles) * counts[:, None], order.seeds.tolist()
+        tokens, fake = self.reader.fakes(fakes)
+        real = self.reader.real(order).blurred(seeds, self.blur, "blur real")
+        fake = fake.blurred(seeds, self.blur, "blur fake")
+        old = self.reader.with_old(fake.detached(), order, style)
+        again = self.generator.write_again(order, fakes) if self.rules.diversity and torch.is_grad_enabled() else None
+        twin = None if again is None else self.reader.fakes(again[0])[1]
+        noises = None if again is None or order.code.noise is None else (order.code.noise, again[1])
         if self.training:
-            self.prototypes.update(on_real.pooled.detach(), style)
-        losses = {
-            "d_adv": self.game.discriminator(on_real.realness, on_fake.realness, smoothing=self.smoothing),
-            "d_cls": style_cross_entropy(on_real.style_logits, style),
-        }
-        if self.r1:
-            losses["d_r1"] = gradient_penalty(on_real.realness, real)
-        return losses, {"real": on_real.realness.detach(), "fake": on_fake.realness.detach()}
+            self.memory.note_fakes(order.row_ids, tokens.split(fake.mask.sum(-1).tolist()), style, counts)
+        return Table(real, fake, old, style, fakes, tokens, twin, noises)
+
+    def _is_played(self, play: bool, judged: Bool[Tensor, " batch"]) -> bool:
+        """Whether anything is written in this step."""
+        wanted = self.discriminator is not None or self.rules.back_translation or self.rules.kl
+        return bool(play and wanted and (self.lockstep or judged.any()))
 
     @staticmethod
     def _keep_step(judged: Tensor) -> tuple[Bool[Tensor, " batch"], Bool[Tensor, " _judged"]]:
@@ -209,13 +185,13 @@ class StyleGame(nn.Module):
         """`rows`, with D's weights in the graph at zero: DDP waits for a gradient of every parameter."""
         if self.discriminator is None or not torch.is_grad_enabled():
             return rows
-        ce = rows["ce"]
-        features = ce.new_zeros(1, 1, width_of(self.model))
-        judged = self.discriminator(features, features[..., 0] == 0, ce.new_zeros(1, self.n_styles))
+        (name, first), *others = rows.items()
+        features = first.new_zeros(1, 1, width_of(self.model))
+        judged = self.discriminator(features, features[..., 0] == 0, first.new_zeros(1, self.n_styles))
         nothing = sum(said.sum() for said in (judged.realness, judged.style_logits, judged.pooled)) * 0.0
-        return {**rows, "ce": ce + nothing}
+        return {name: first + nothing, **dict(others)}
 
-
-def dense_weights(code: StyleCode, n_styles: int) -> Float[Tensor, "rows n_styles"]:
-    """The weights of a code spread over all styles, as the discriminator's label."""
-    return torch.zeros(code.ids.shape[0], n_styles, device=code.ids.device).scatter_add(1, code.ids, code.weights)
+    def _at_rest(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`rows`, with the adapter's weights in the graph at zero, for the same reason."""
+        nothing = sum(p.sum() for p in self.model.parameters() if p.requires_grad) * 0.0
+        return {name: row + nothing if name == "d_adv" else row for name, row in rows.items()}

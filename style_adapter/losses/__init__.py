@@ -5,7 +5,7 @@ their own denominators, so the caller reduces. Scores are logits `a`, with `D = 
 """
 
 from .classes import fake_class_discriminator, fake_class_generator, style_cross_entropy
-from .features import feature_matching, mean_matching, mode_seeking, style_means
+from .features import MATCHINGS, feature_matching, mean_matching, mode_seeking, style_means
 from .games import (
     GAMES,
     DiscriminatorLoss,
@@ -25,6 +25,7 @@ from .stability import gradient_penalty, instance_noise
 
 __all__ = [
     "GAMES",
+    "MATCHINGS",
     "DiscriminatorLoss",
     "Game",
     "discounted_returns",

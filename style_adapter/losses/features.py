@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ..functional import positive_shares
 
+MATCHINGS = ("row", "mean")  # what is drawn to a prototype: each fake, or the mean of all
+
 
 def feature_matching(
     features: Float[Tensor, "batch dim"], prototypes: Float[Tensor, "batch dim"]

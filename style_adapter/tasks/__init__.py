@@ -3,8 +3,13 @@
 from .classification import ClassificationTask
 from .setting import Setting
 from .transfer import TransferTask
+from .unpaired import UnpairedTask
 
-Task = type[TransferTask] | type[ClassificationTask]
-TASKS: dict[str, Task] = {"transfer": TransferTask, "classification": ClassificationTask}
+Task = type[TransferTask] | type[UnpairedTask] | type[ClassificationTask]
+TASKS: dict[str, Task] = {
+    "transfer": TransferTask,
+    "unpaired": UnpairedTask,
+    "classification": ClassificationTask,
+}
 
-__all__ = ["TASKS", "ClassificationTask", "Setting", "Task", "TransferTask"]
+__all__ = ["TASKS", "ClassificationTask", "Setting", "Task", "TransferTask", "UnpairedTask"]

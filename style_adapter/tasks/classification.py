@@ -35,14 +35,15 @@ class ClassificationTask:
         )
 
     @staticmethod
-    def collator(setting: Setting) -> ClassificationCollator:
+    def collator(setting: Setting, dataset: Any, rows: Any) -> ClassificationCollator:
         """Rows -> tensors."""
-        return ClassificationCollator(pad_id(setting.tokenizer), setting.encode_styles)
+        return ClassificationCollator(pad_id(setting.tokenizer), setting.encode_styles, setting.draws)
 
     @staticmethod
-    def count(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Labelled rows, and none judged."""
-        return (batch["labels"] != IGNORED).sum(), batch["labels"].new_zeros(())
+    def count(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Labelled rows, none judged, and none to translate back."""
+        none = batch["labels"].new_zeros(())
+        return (batch["labels"] != IGNORED).sum(), none, none
 
     @staticmethod
     def judge_of(dataset: Any, setting: Setting) -> None:

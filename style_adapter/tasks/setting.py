@@ -1,7 +1,7 @@
 """What a task works on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from peft import PeftModel
@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..arguments import StyleTrainingArguments
-from ..data import StyleEncoding
+from ..data import RowSeeds, StyleEncoding, StylePool
 from ..metrics import StyleJudge
 from ..model import styles_of
 
@@ -23,12 +23,16 @@ class Setting:
         tokenizer: The backbone's.
         args: The run's arguments.
         judge: Tells styles apart when transfers are scored.
+        draws: The seeds of each row.
+        pool: The training texts by style, where they are unpaired.
     """
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     args: StyleTrainingArguments
     judge: StyleJudge | None = None
+    draws: RowSeeds = field(default_factory=RowSeeds)
+    pool: StylePool | None = None
 
     @property
     def encode_styles(self) -> StyleEncoding:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..data import TransferCollator, tokenize_transfer
@@ -22,21 +23,23 @@ class TransferTask:
         )
 
     @staticmethod
-    def collator(setting: Setting) -> TransferCollator:
+    def collator(setting: Setting, dataset: Any, rows: Any) -> TransferCollator:
         """Rows -> tensors."""
         args = setting.args
         return TransferCollator(
             pad_id(setting.tokenizer),
             setting.encode_styles,
+            draws=setting.draws,
             fraction=args.adversary_fraction if args.plays else 0.0,
             novel_weight=args.novel_token_weight,
             decoder_only=not setting.model.config.is_encoder_decoder,
         )
 
     @staticmethod
-    def count(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The weight of all target tokens, which divides the likelihood, and judged rows, for every other term."""
-        return batch["token_weights"].sum(), batch["judged"].sum()
+    def count(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The weight of all target tokens, which divides the likelihood, judged rows, and none to translate back."""
+        judged = batch["judged"].sum()
+        return batch["token_weights"].sum(), judged, torch.zeros_like(judged)
 
     @staticmethod
     def judge_of(dataset: Any, setting: Setting) -> StyleJudge:

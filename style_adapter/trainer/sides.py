@@ -1,42 +1,96 @@
 """The two sides of a game as the optimizer and the files see them: groups, parameters, what is kept of each."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 from peft import PeftModel
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from .._peft import PREFIX
-from ..adversary import StyleDiscriminator
+from ..adversary import FeatureStore, StyleDiscriminator
 from ..arguments import StyleTrainingArguments
-from ..game import StyleGame, frozen_copy, width_of
+from ..data import fill_prompt
+from ..game import GameRules, StyleGame, Writer, frozen_copy, width_of
 from ..model import styles_of
+from ..pipeline import pad_id, prompt_of
+from ..replay import ReplayBuffer
 from .sharding import spread_like, whole
 
 DISCRIMINATOR_FILE = "discriminator.safetensors"
+HEAD = "discriminator."
 GATES = tuple(PREFIX + table for table in ("gate", "feature", "noise"))
 
 
-def build_game(model: PeftModel, args: StyleTrainingArguments, discriminator: StyleDiscriminator | None) -> StyleGame:
+def build_game(
+    model: PeftModel,
+    args: StyleTrainingArguments,
+    discriminator: StyleDiscriminator | None,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    unpaired: bool,
+) -> StyleGame:
     """The game that `args` describes; without a discriminator where nothing would use it."""
-    if discriminator is None and args.plays:
+    n_styles, plays = len(styles_of(model)), args.plays
+    if discriminator is None and plays:
         discriminator = StyleDiscriminator(
             width_of(model),
-            len(styles_of(model)),
+            n_styles,
+            kind=args.discriminator,
             width=args.discriminator_width,
             spectral_norm=args.discriminator_spectral_norm,
         )
+    keeps, replays = plays and args.feature_store != "none", plays and args.replay_size
     return StyleGame(
         model,
-        discriminator if args.plays else None,
+        discriminator if plays else None,
+        rules_of(args, unpaired=unpaired),
+        writer=writer_of(model, args, tokenizer),
+        backbone=frozen_copy(model) if plays and args.discriminator_copy else None,
+        store=FeatureStore(args.feature_store, str(args.output_dir)) if keeps else None,
+        replay=ReplayBuffer(args.replay_size, n_styles, seed=args.seed) if replays else None,
+    )
+
+
+def rules_of(args: StyleTrainingArguments, *, unpaired: bool) -> GameRules:
+    """The rules that `args` describe, for rows that are paired or not."""
+    return GameRules(
         game=args.game,
         depth=args.discriminator_blocks,
-        temperature=args.temperature,
         smoothing=args.discriminator_smoothing or 0.0,
         r1=args.w_r1 > 0,
+        r2=args.w_r2 > 0,
         prototype_rate=args.prototype_rate,
-        backbone=frozen_copy(model) if args.plays and args.discriminator_copy else None,
+        fakes=args.fakes or ("sampled" if unpaired else "teacher_forced"),
+        estimator=args.estimator,
+        temperature=args.temperature,
+        top_k=args.estimator_top_k,
+        matching=args.feature_matching,
+        back_translation=unpaired and args.w_bt > 0,
+        kl=args.w_kl > 0,
+        diversity=args.w_div > 0,
+        discount=args.reward_discount,
+        replay=args.replay_fraction if args.replay_size else 0.0,
+    )
+
+
+def writer_of(model: PeftModel, args: StyleTrainingArguments, tokenizer: PreTrainedTokenizerBase) -> Writer:
+    """What samples fakes, and asks for rewrites of them as inference does."""
+    prompt = prompt_of(model)
+
+    def fill(texts: list[list[int]]) -> list[list[int]]:
+        plain = [text.strip() for text in tokenizer.batch_decode(texts, skip_special_tokens=True)]
+        return tokenizer([fill_prompt(prompt, text) for text in plain])["input_ids"]
+
+    end = tokenizer.eos_token_id
+    return Writer(
+        fill,
+        pad_id(tokenizer),
+        -1 if end is None else end,
+        temperature=args.sampling_temperature,
+        top_k=args.sampling_top_k,
+        top_p=args.sampling_top_p,
+        room=args.sampling_length,
     )
 
 
@@ -68,21 +122,16 @@ def sides_of(game: StyleGame) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
 
 
 def discriminator_state(game: StyleGame) -> dict[str, Tensor]:
-    """The discriminator's weights, whole, and the style prototypes, as one flat dict; a call of every process."""
+    """The discriminator's weights, whole, and the game's memory, as one flat dict; a call of every process."""
     assert game.discriminator is not None
-    weights = {f"discriminator.{n}": whole(t.detach()) for n, t in game.discriminator.state_dict().items()}
-    prototypes = {f"prototypes.{n}": t for n, t in game.prototypes.state_dict().items()}
-    return {name: tensor.contiguous() for name, tensor in (weights | prototypes).items()}
+    weights = {HEAD + n: whole(t.detach()) for n, t in game.discriminator.state_dict().items()}
+    return {name: tensor.contiguous() for name, tensor in (weights | game.memory.state_dict()).items()}
 
 
 def load_discriminator_state(game: StyleGame, state: Mapping[str, Tensor]) -> None:
     """Takes over what `discriminator_state` gave."""
     assert game.discriminator is not None
-    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for name, tensor in state.items():
-        owner, _, key = name.partition(".")
-        parts[owner][key] = tensor
     own = game.discriminator.state_dict()
-    weights = {name: spread_like(tensor, own[name]) for name, tensor in parts["discriminator"].items()}
-    game.discriminator.load_state_dict(weights)
-    game.prototypes.load_state_dict(parts["prototypes"])
+    mine = {name.removeprefix(HEAD): tensor for name, tensor in state.items() if name.startswith(HEAD)}
+    game.discriminator.load_state_dict({name: spread_like(tensor, own[name]) for name, tensor in mine.items()})
+    game.memory.load_state_dict({name: tensor for name, tensor in state.items() if not name.startswith(HEAD)})

@@ -1,6 +1,5 @@
 """The game under Accelerate: a transformers.Trainer that trains adapter and discriminator in one backward."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,16 +12,18 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ..adversary import StyleDiscriminator
 from ..arguments import StyleTrainingArguments
-from ..data import check_rows
+from ..data import EitherCollator, RowSeeds, check_rows, kind_of_rows
 from ..game import StepLosses
 from ..model import styles_of
-from ..seeds import generator_of, row_seed
-from ..tasks import TASKS, Setting
+from ..tasks import TASKS, Setting, Task
 from .callbacks import run_callbacks
 from .record import GameRecord
 from .saving import SavingTrainer
 from .sharding import check_launch, clip, whole_weights
 from .sides import build_game, parameter_groups, sides_of
+
+# Which count of a task divides a term: items of its likelihood, judged rows (all others), tokens translated back.
+COUNTED_BY = {"ce": 0, "rec": 0, "bt": 2}
 
 
 class StyleTrainer(SavingTrainer):
@@ -63,32 +64,40 @@ class StyleTrainer(SavingTrainer):
         if eval_dataset is not None:
             check_rows(eval_dataset, args.task, name="eval_dataset")
         check_launch(args)
-        self.bank, self.task = styles_of(model), TASKS[args.task]
-        self.style_model, self.setting = model, Setting(model, processing_class, args, judge)
+        self.bank, self.style_model = styles_of(model), model
+        kind = kind_of_rows(train_dataset, args.task)
+        self.task, self.eval_task = TASKS[kind], TASKS[kind_of_rows(eval_dataset or train_dataset, args.task)]
+        self.setting = Setting(model, processing_class, args, judge, RowSeeds(args.seed))
         self._judged_on = train_dataset
         self.eval_rows = eval_dataset and self._first_rows(eval_dataset)
         self._record = GameRecord()
         self._discriminator_norm: float | None = None
         self._discriminator_rate: float | None = None
         set_seed(args.seed)  # the discriminator's start too depends on nothing else
-        game = build_game(model, args, discriminator)
+        game = build_game(model, args, discriminator, processing_class, unpaired=kind == "unpaired")
         game.lockstep = args.asks_fsdp is not None
+        rows = self._prepared(train_dataset, self.task)
+        collator = self.task.collator(self.setting, train_dataset, rows)
+        self.setting = replace(self.setting, pool=getattr(collator, "pool", None))
+        held_out = eval_dataset and self._prepared(eval_dataset, self.eval_task)
+        if held_out and self.eval_task is not self.task:
+            collator = EitherCollator(collator, self.eval_task.collator(self.setting, eval_dataset, held_out))
         super().__init__(
             model=game,
             args=args,
-            train_dataset=self._prepared(train_dataset),
-            eval_dataset=eval_dataset and self._prepared(eval_dataset),
+            train_dataset=rows,
+            eval_dataset=held_out,
             processing_class=processing_class,
-            data_collator=self.task.collator(self.setting),
-            callbacks=[*(callbacks or []), *run_callbacks(args, game)],
+            data_collator=collator,
+            callbacks=[*(callbacks or []), *run_callbacks(args, game, self.setting.draws.clock)],
             **kwargs,
         )
 
-    def _prepared(self, dataset: Any) -> Any:
-        """`dataset` as the collator reads it, each style parsed once so that a typo stops here."""
+    def _prepared(self, dataset: Any, task: Task) -> Any:
+        """`dataset` as the collator of `task` reads it, each style parsed once so that a typo stops here."""
         for style in dataset["style"] if "style" in dataset.column_names else ():
             self.bank.parse(style)
-        return self.task.tokenize(dataset, self.setting)
+        return task.tokenize(dataset, self.setting)
 
     def compute_loss(
         self,
@@ -100,10 +109,12 @@ class StyleTrainer(SavingTrainer):
         """sum_k w_k * (sum over rows of term k) / (count of k over the whole accumulated batch and all processes)."""
         counts = num_items_in_batch if isinstance(num_items_in_batch, Tensor) else self._counts([inputs])
         counts = counts.where(counts > 0, 1)  # no item, no term
-        play = model.training and self.state.global_step >= self.args.adversary_start
+        step = self.state.global_step
+        play, teach = model.training and self.args.plays_at(step), not model.training or self.args.teaches_at(step)
+        self.model.blur = self.args.instance_noise * (1 - step / max(1, self.state.max_steps))
         with self.accelerator.autocast():  # FSDP2's own way of lowering is off
-            losses: StepLosses = model(play=play, noise=self._noise(inputs), **inputs)
-        means = {term: rows.sum() / counts[0 if term == "ce" else 1] for term, rows in losses.rows.items()}
+            losses: StepLosses = model(play=play, teach=teach, **inputs)
+        means = {term: rows.sum() / counts[COUNTED_BY.get(term, 1)] for term, rows in losses.rows.items()}
         loss = torch.stack([self._weight(term) * mean for term, mean in means.items()]).sum()
         if model.training:
             self._record.add(means, losses.scores, steps=1 / self.current_gradient_accumulation_steps)
@@ -111,20 +122,12 @@ class StyleTrainer(SavingTrainer):
         return (loss, losses) if return_outputs else loss
 
     def _weight(self, term: str) -> float:
-        """The weight of one term; L_D itself has weight 1, R1 the customary gamma / 2."""
-        return {"d_adv": 1.0, "d_r1": self.args.w_r1 / 2}.get(term) or getattr(self.args, f"w_{term}")
-
-    def _noise(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
-        """z of each row: a pure function of (seed, epoch, row id), whatever the batch, worker or process."""
-        if not self.bank.noise_dim:
-            return None
-        epoch = int(self.state.epoch or 0)
-        seeds = [row_seed(self.args.seed, epoch, int(row), use="noise") for row in inputs["row_ids"]]
-        rows = [self.bank.sample_noise(1, generator=generator_of(seed)) for seed in seeds]
-        return torch.cat(rows).to(inputs["row_ids"].device)
+        """The weight of one term; L_D itself has weight 1, R1 and R2 the customary gamma / 2."""
+        penalties = {"d_r1": self.args.w_r1 / 2, "d_r2": self.args.w_r2 / 2}
+        return penalties.get(term, 1.0) if term in ("d_adv", *penalties) else getattr(self.args, f"w_{term}")
 
     def _counts(self, batches: list[dict[str, Tensor]]) -> Tensor:
-        """[weight of the likelihood's items, judged rows] of some batches of this process."""
+        """What each kind of term is divided by, for some batches of this process: see `COUNTED_BY`."""
         return torch.stack([torch.stack(self.task.count(batch)) for batch in batches]).sum(dim=0)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
@@ -193,7 +196,7 @@ class StyleTrainer(SavingTrainer):
         check_rows(eval_dataset, self.args.task, name="eval_dataset")
         kept, self.eval_rows = self.eval_rows, self._first_rows(eval_dataset)
         try:
-            return super().evaluate(self._prepared(eval_dataset), ignore_keys, metric_key_prefix)
+            return super().evaluate(self._prepared(eval_dataset, self.eval_task), ignore_keys, metric_key_prefix)
         finally:
             self.eval_rows = kept
 
@@ -221,8 +224,8 @@ class StyleTrainer(SavingTrainer):
         rows, rank, world = self.eval_rows, self.accelerator.process_index, self.accelerator.num_processes
         mine = list(range(rank, len(rows), world))
         with whole_weights(self.model, self.accelerator):
-            predictions = self.task.predict(rows.select(mine), self.setting)
+            predictions = self.eval_task.predict(rows.select(mine), self.setting)
         found = dict(gather_object(list(zip(mine, predictions, strict=True))))
         if self.setting.judge is None:
             self.setting = replace(self.setting, judge=self.task.judge_of(self._judged_on, self.setting))
-        return self.task.score([found[i] for i in range(len(rows))], rows, self.setting)
+        return self.eval_task.score([found[i] for i in range(len(rows))], rows, self.setting)
