@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import weakref
 from collections.abc import Callable
 from typing import IO
 
@@ -33,7 +34,8 @@ class FeatureStore:
         if where == "disk":
             if folder is not None:
                 os.makedirs(folder, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=folder, prefix="features-")  # noqa: SIM115 - lives as long as this
+            self._file = tempfile.TemporaryFile(dir=folder, prefix="features-")  # noqa: SIM115 - closed with the store
+            weakref.finalize(self, self._file.close)
 
     def __len__(self) -> int:
         """Number of texts kept."""

@@ -45,7 +45,7 @@ class AdversaryOptions:
     sampling_length: int | None = option(
         None, "Most tokens of a sampled fake; one and a half times its prompt if left out.", bounds=">= 1"
     )
-    discriminator: str = option(
+    discriminator_kind: str = option(
         "projection",
         "What the discriminator tells: projection (real in this style), two_way (real), or fake_class (which style, or "
         "fake).",
@@ -115,10 +115,10 @@ class AdversaryOptions:
             )
         if self.fakes == "teacher_forced" and self.estimator == "reinforce":
             raise ValueError("fakes='teacher_forced' must be 'sampled' for estimator='reinforce'; set it so")
-        if self.discriminator == "fake_class" and self.game != "non_saturating":
+        if self.discriminator_kind == "fake_class" and self.game != "non_saturating":
             raise ValueError(
-                f"game={self.game!r} must be 'non_saturating' where discriminator='fake_class', whose game is over "
-                "classes; leave it out"
+                f"game={self.game!r} must be 'non_saturating' where discriminator_kind='fake_class', whose game is "
+                "over classes; leave it out"
             )
 
     def _settle_smoothing(self) -> None:

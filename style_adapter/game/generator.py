@@ -105,11 +105,15 @@ class Generator:
         answer = self._lesson(order.prompts, texts, order.code)
         return Fakes(answer, self.logits(answer), order.seeds, answer.labels[answer.mask])
 
-    def write_again(self, order: Order, fakes: Fakes) -> tuple[Fakes, Tensor] | None:
-        """The fakes with other noise z2, and z2; None for an adapter without noise."""
+    def write_again(self, order: Order, fakes: Fakes) -> tuple[Fakes, Tensor]:
+        """What other noise z2 makes of the fakes at the same positions, and z2.
+
+        Raises:
+            ValueError: An adapter without noise.
+        """
         noise = self.noise({"seeds": order.seeds}, "twin")
         if noise is None:
-            return None
+            raise ValueError("noise_dim=0 must be >= 1 for the diversity term; set noise_dim in StyleAdapterConfig")
         lesson = fakes.lesson.with_noise(noise)
         return replace(fakes, lesson=lesson, logits=self.logits(lesson)), noise
 

@@ -79,6 +79,12 @@ class Reader:
         tokens, embedded = ESTIMATES[self.rules.estimator](fakes, self.features.table, self.rules)
         return tokens, Texts(self.features(self.features.place(embedded, mask), mask), mask)
 
+    def mixtures(self, fakes: Fakes) -> Texts:
+        """phi_k of the mixtures of tokens that the generator gives at each position."""
+        mask = fakes.lesson.mask
+        _, embedded = ESTIMATES["soft"](fakes, self.features.table, self.rules)
+        return Texts(self.features(self.features.place(embedded, mask), mask), mask)
+
     @torch.no_grad()
     def real(self, order: Order) -> Texts:
         """phi_k(x) of the real texts of an order."""

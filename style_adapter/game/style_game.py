@@ -26,7 +26,7 @@ from .memory import GameMemory
 from .order import Order
 from .reader import Reader
 from .rules import GameRules, check_rules, verdict_of
-from .terms import Sides, Table
+from .terms import Sides, Table, Twins
 from .writer import Writer
 
 
@@ -163,12 +163,16 @@ class StyleGame(nn.Module):
         real = self.reader.real(order).blurred(seeds, self.blur, "blur real")
         fake = fake.blurred(seeds, self.blur, "blur fake")
         old = self.reader.with_old(fake.detached(), order, style)
-        again = self.generator.write_again(order, fakes) if self.rules.diversity and torch.is_grad_enabled() else None
-        twin = None if again is None else self.reader.fakes(again[0])[1]
-        noises = None if again is None or order.code.noise is None else (order.code.noise, again[1])
+        twins = self.twins(order, fakes) if self.rules.diversity and torch.is_grad_enabled() else None
         if self.training:
             self.memory.note_fakes(order.row_ids, tokens.split(fake.mask.sum(-1).tolist()), style, counts)
-        return Table(real, fake, old, style, fakes, tokens, twin, noises)
+        return Table(real, fake, old, style, fakes, tokens, twins)
+
+    def twins(self, order: Order, fakes: Fakes) -> Twins:
+        """The fakes written with two noises z, z2: phi_k of the mixtures of tokens, smooth in the noise."""
+        again, noise = self.generator.write_again(order, fakes)
+        assert order.code.noise is not None
+        return Twins(self.reader.mixtures(fakes), self.reader.mixtures(again), order.code.noise, noise)
 
     def _is_played(self, play: bool, judged: Bool[Tensor, " batch"]) -> bool:
         """Whether anything is written in this step."""

@@ -27,6 +27,23 @@ DISCRIMINATOR_TERMS = ("d_adv", "d_cls", "d_r1", "d_r2")
 
 
 @dataclass(frozen=True)
+class Twins:
+    """Texts written for the same prompts with two noises.
+
+    Attributes:
+        first: Those of `noise_first`.
+        second: Those of `noise_second`.
+        noise_first: z1.
+        noise_second: z2.
+    """
+
+    first: Texts
+    second: Texts
+    noise_first: Float[Tensor, "rows noise_dim"]
+    noise_second: Float[Tensor, "rows noise_dim"]
+
+
+@dataclass(frozen=True)
 class Table:
     """What one step has on the table.
 
@@ -37,8 +54,7 @@ class Table:
         style: The weights of the style asked for.
         fakes: The fakes' tokens and logits.
         tokens: The fakes' written tokens.
-        twin: The same prompts written with other noise, where the game asks for it.
-        noises: The two noises.
+        twins: The same prompts written with two noises, where the game asks for it.
     """
 
     real: Texts
@@ -47,8 +63,7 @@ class Table:
     style: Float[Tensor, "rows n_styles"]
     fakes: Fakes
     tokens: Int[Tensor, " tokens"]
-    twin: Texts | None = None
-    noises: tuple[Tensor, Tensor] | None = None
+    twins: Twins | None = None
 
 
 @dataclass(frozen=True)
@@ -103,9 +118,8 @@ class Sides:
         }
         if not self._has_fake_class:
             losses["cls"] = style_cross_entropy(judgement.style_logits, style)
-        if table.twin is not None and table.noises is not None:
-            twin = judge_detached(self.judge, table.twin.features, table.twin.mask, style)
-            losses["div"] = mode_seeking(judgement.pooled, twin.pooled, *table.noises)
+        if table.twins is not None:
+            losses["div"] = self.diversity(table.twins, style)
         return losses
 
     def matching(
@@ -120,6 +134,12 @@ class Sides:
         if learn:
             means.update(pooled.detach(), style)
         return mean_matching(pooled, means(style), targets) * (known & means.known(style))
+
+    def diversity(self, twins: Twins, style: Float[Tensor, "rows n_styles"]) -> Float[Tensor, " rows"]:
+        """d(z1, z2) / d(phi(G(z1)), phi(G(z2))): other noise must give other features."""
+        both = (twins.first, twins.second)
+        first, second = (judge_detached(self.judge, texts.features, texts.mask, style).pooled for texts in both)
+        return mode_seeking(first, second, twins.noise_first, twins.noise_second)
 
     def score_function(self, table: Table, *, learn: bool) -> Float[Tensor, " rows"]:
         """-sum_t (R_t - c) log p(y_t) / T with rewards r_t = 2 D(y_1..t) - 1 and the style's mean return c.

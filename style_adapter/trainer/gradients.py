@@ -31,9 +31,9 @@ class GradientCheck(TrainerCallback):
 
     def __init__(self, game: StyleGame, args: StyleTrainingArguments) -> None:
         """Watches the sides of `game`; nothing where no term has a weight."""
-        self.game = game
+        self.game, self.args = game, args
         self.moved = False
-        self.certain = args.w_ce > 0  # the likelihood reaches the adapter in every step
+        self.certain = min(args.w_ce, args.w_rec) > 0  # the likelihood reaches the adapter in every step it is taught
         self.reached = self.certain
         self.start = args.adversary_start
         self.allowed = BALANCED.get(args.game, ())
@@ -48,7 +48,8 @@ class GradientCheck(TrainerCallback):
         if self.waiting and not self.moved and not self.certain:
             self.reached = any(have_gradient(sides_of(self.game)[0]))
         for side in tuple(self.waiting):
-            due = self.moved if side == "adapter" else state.global_step >= self.start
+            taught = self.args.teaches_at(state.global_step)
+            due = self.moved and taught if side == "adapter" else state.global_step >= self.start
             if due and self._look(side, warn=state.is_world_process_zero):
                 self.waiting.remove(side)
 
@@ -59,7 +60,8 @@ class GradientCheck(TrainerCallback):
         if self.waiting and not self.moved:
             optimizer = kwargs["optimizer"]
             skipped = getattr(optimizer, "step_was_skipped", False)  # fp16's first scales overflow
-            self.moved = self.reached and not skipped and optimizer.param_groups[0]["lr"] > 0
+            taught = self.args.teaches_at(state.global_step)
+            self.moved = taught and self.reached and not skipped and optimizer.param_groups[0]["lr"] > 0
 
     def _look(self, side: str, *, warn: bool) -> bool:
         """Whether the side had any gradient to look at; warns of its tensors that had none."""

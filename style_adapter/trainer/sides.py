@@ -36,9 +36,13 @@ def build_game(
         discriminator = StyleDiscriminator(
             width_of(model),
             n_styles,
-            kind=args.discriminator,
+            kind=args.discriminator_kind,
             width=args.discriminator_width,
             spectral_norm=args.discriminator_spectral_norm,
+        )
+    if args.w_div > 0 and not styles_of(model).noise_dim:
+        raise ValueError(
+            f"w_div={args.w_div} must be 0 for an adapter without noise; set noise_dim in StyleAdapterConfig"
         )
     keeps, replays = plays and args.feature_store != "none", plays and args.replay_size
     return StyleGame(

@@ -77,7 +77,7 @@ class StyleTrainer(SavingTrainer):
         game = build_game(model, args, discriminator, processing_class, unpaired=kind == "unpaired")
         game.lockstep = args.asks_fsdp is not None
         rows = self._prepared(train_dataset, self.task)
-        collator = self.task.collator(self.setting, train_dataset, rows)
+        collator: Any = self.task.collator(self.setting, train_dataset, rows)
         self.setting = replace(self.setting, pool=getattr(collator, "pool", None))
         held_out = eval_dataset and self._prepared(eval_dataset, self.eval_task)
         if held_out and self.eval_task is not self.task:
