@@ -39,6 +39,12 @@ def cut_off() -> PeftModel:
     return model
 
 
+UNPAIRED: dict[str, Any] = {
+    "rows": toy_rows().map(lambda row: {"text": row["target"]}, remove_columns=["source", "target"]),
+    "adversary_fraction": 0.5,
+    "sampling_length": 6,
+}
+
 # What a case is: the model, and options of the trainer.
 CASES: dict[str, tuple[Callable[[], PeftModel], dict[str, Any]]] = {
     "game": (random_adapter(noise_dim=2), SGD | GAME),
@@ -59,6 +65,11 @@ CASES: dict[str, tuple[Callable[[], PeftModel], dict[str, Any]]] = {
     ),
     "fresh adapter": (adapted, SGD | GAME | {"optim": "adamw_torch", "learning_rate": 1e-3, "adam_epsilon": 1e-3}),
     "one style": (adapted, SGD | GAME | {"rows": toy_rows().filter(lambda row: row["style"] == "loud")}),
+    "unpaired": (
+        random_adapter(noise_dim=2),
+        SGD | GAME | UNPAIRED | {"replay_size": 6, "feature_matching": "mean", "w_div": 0.1, "instance_noise": 0.1},
+    ),
+    "rewarded": (random_adapter(), SGD | GAME | UNPAIRED | {"estimator": "reinforce", "w_kl": 0.1}),
     "bf16": (random_adapter(), SGD | GAME | {"bf16": True}),
     "cut off": (cut_off, SGD | {"adversary_fraction": 0.0}),
 }

@@ -94,20 +94,26 @@ class Reader:
             return Texts(self._read(tokens, mask), mask)
         return Texts(self.store(order.real_ids, tokens, mask, self._read), mask)
 
-    def with_old(self, fake: Texts, order: Order, style: Float[Tensor, "rows n_styles"]) -> Texts:
-        """`fake` with a share of its rows replaced by old fakes of the same style, where the buffer has one."""
+    def with_old(
+        self, fake: Texts, order: Order, style: Float[Tensor, "rows n_styles"], *, lockstep: bool = False
+    ) -> Texts:
+        """`fake` with a share of its rows replaced by old fakes of the same style, where the buffer has one.
+
+        In `lockstep` the backbone is run once on every process, also where nothing is replaced.
+        """
         buffer = self.memory.replay
-        if buffer is None:
+        if buffer is None or not len(buffer):
             return fake
         chosen = chosen_rows(torch.tensor(order.draws("replay")), self.rules.replay).tolist()
         drawn = buffer.draw(order.draws("old"), style)
         texts = {row: text for row, text in enumerate(drawn) if text is not None and chosen[row]}
-        if not texts:
+        if not texts and not lockstep:
             return fake
-        labels = pad([*texts.values()], IGNORED).to(fake.mask.device)
+        labels = pad([*texts.values()] or [[0]], IGNORED).to(fake.mask.device)
         mask = labels != IGNORED
         with torch.no_grad():
-            return fake.replaced([*texts], Texts(self._read(labels[mask], mask), mask))
+            read = Texts(self._read(labels[mask], mask), mask)
+        return fake.replaced([*texts], read) if texts else fake
 
     def _read(self, tokens: Int[Tensor, " tokens"], mask: Bool[Tensor, "rows seq"]) -> Float[Tensor, "rows seq dim"]:
         """phi_k of token ids."""

@@ -162,7 +162,7 @@ class StyleGame(nn.Module):
         tokens, fake = self.reader.fakes(fakes)
         real = self.reader.real(order).blurred(seeds, self.blur, "blur real")
         fake = fake.blurred(seeds, self.blur, "blur fake")
-        old = self.reader.with_old(fake.detached(), order, style)
+        old = self.reader.with_old(fake.detached(), order, style, lockstep=self.lockstep)
         twins = self.twins(order, fakes) if self.rules.diversity and torch.is_grad_enabled() else None
         if self.training:
             self.memory.note_fakes(order.row_ids, tokens.split(fake.mask.sum(-1).tolist()), style, counts)

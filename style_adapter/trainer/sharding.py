@@ -98,6 +98,11 @@ def set_up_sharding(accelerator: Accelerator, args: StyleTrainingArguments) -> N
             "fsdp_auto_wrap_policy=SIZE_BASED_WRAP must be TRANSFORMER_BASED_WRAP or NO_WRAP: the discriminator's "
             "features leave the backbone half way, between two blocks"
         )
+    if args.feature_store != "none":
+        raise ValueError(
+            f"feature_store={args.feature_store!r} must be 'none' under FSDP: every process must read as often as the "
+            "others, and a stored text is not read"
+        )
     if plugin.cpu_ram_efficient_loading and args.plays and args.discriminator_spectral_norm:
         raise ValueError(
             "fsdp_cpu_ram_efficient_loading must be false with discriminator_spectral_norm: Accelerate spreads "
@@ -115,6 +120,19 @@ def check_push(*, sharded: bool) -> None:
     """
     if sharded:
         raise ValueError("push_to_hub must be false for sharded weights; push the saved adapter: style-adapter push")
+
+
+def check_rewriting(*, hides_weights: bool, sampled: bool) -> None:
+    """Refuses to write texts token by token from weights that only a module's own forward finds.
+
+    Raises:
+        ValueError: They are to be `sampled`.
+    """
+    if hides_weights and sampled:
+        raise ValueError(
+            "ZeRO-3 must come with paired rows and fakes: teacher_forced, since it hides weights while texts are "
+            "sampled; start with fsdp2.yaml of examples/accelerate"
+        )
 
 
 def whole(tensor: Tensor) -> Tensor:

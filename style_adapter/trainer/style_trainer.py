@@ -19,7 +19,7 @@ from ..tasks import TASKS, Setting, Task
 from .callbacks import run_callbacks
 from .record import GameRecord
 from .saving import SavingTrainer
-from .sharding import check_launch, clip, whole_weights
+from .sharding import check_launch, check_rewriting, clip, whole_weights
 from .sides import build_game, parameter_groups, sides_of
 
 # Which count of a task divides a term: items of its likelihood, judged rows (all others), tokens translated back.
@@ -92,6 +92,7 @@ class StyleTrainer(SavingTrainer):
             callbacks=[*(callbacks or []), *run_callbacks(args, game, self.setting.draws.clock)],
             **kwargs,
         )
+        check_rewriting(hides_weights=self.hides_weights, sampled=game.rules.fakes == "sampled")
 
     def _prepared(self, dataset: Any, task: Task) -> Any:
         """`dataset` as the collator of `task` reads it, each style parsed once so that a typo stops here."""
