@@ -255,3 +255,14 @@ def test_paired_rows_can_judge_an_unpaired_run(tmp_path):
 def test_texts_of_one_style_cannot_be_rewritten(tmp_path):
     with pytest.raises(ValueError, match=r"texts of \['loud'\] and must have at least 2 styles .* task='generation'"):
         trainer_of(tmp_path, rows=ROWS.filter(lambda row: row["style"] == "loud"))
+
+
+def test_the_judge_says_of_texts_what_it_says_of_them_in_a_step(tmp_path):
+    trainer = trainer_of(tmp_path)
+    game, batch = trainer.model.eval(), batch_of(trainer)
+    said = game(**batch).scores["real"]
+    texts = [labels[labels != IGNORED].tolist() for labels in batch["real_labels"]]
+    torch.testing.assert_close(game.judge(texts, torch.eye(2)[batch["wanted_ids"][:, 0]]).realness, said)
+    alone = trainer_of(tmp_path, adversary_fraction=0.0)
+    with pytest.raises(ValueError, match="discriminator=None must be a StyleDiscriminator"):
+        alone.model.judge(texts, torch.eye(2)[[0] * 6])

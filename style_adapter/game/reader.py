@@ -91,8 +91,8 @@ class Reader:
         mask = order.real != IGNORED
         tokens = order.real[mask]
         if self.store is None:
-            return Texts(self._read(tokens, mask), mask)
-        return Texts(self.store(order.real_ids, tokens, mask, self._read), mask)
+            return Texts(self.read(tokens, mask), mask)
+        return Texts(self.store(order.real_ids, tokens, mask, self.read), mask)
 
     def with_old(
         self, fake: Texts, order: Order, style: Float[Tensor, "rows n_styles"], *, lockstep: bool = False
@@ -112,9 +112,9 @@ class Reader:
         labels = pad([*texts.values()] or [[0]], IGNORED).to(fake.mask.device)
         mask = labels != IGNORED
         with torch.no_grad():
-            read = Texts(self._read(labels[mask], mask), mask)
+            read = Texts(self.read(labels[mask], mask), mask)
         return fake.replaced([*texts], read) if texts else fake
 
-    def _read(self, tokens: Int[Tensor, " tokens"], mask: Bool[Tensor, "rows seq"]) -> Float[Tensor, "rows seq dim"]:
+    def read(self, tokens: Int[Tensor, " tokens"], mask: Bool[Tensor, "rows seq"]) -> Float[Tensor, "rows seq dim"]:
         """phi_k of token ids."""
         return self.features(self.features.embed(tokens, mask), mask)

@@ -5,6 +5,7 @@ the adapter off. Accelerate wraps this module and nothing else, so every differe
 its one forward (DDP and FSDP synchronise what passes there).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..adversary import FeatureStore, StyleDiscriminator, StylePrototypes
+from ..adversary import FeatureStore, Judgement, StyleDiscriminator, StylePrototypes
+from ..data import pad
+from ..functional import IGNORED
 from ..losses import token_cross_entropy
 from ..model import styles_of
 from ..replay import ReplayBuffer
@@ -155,6 +158,21 @@ class StyleGame(nn.Module):
         terms = {name: term * counts for name, term in (of_generator | of_discriminator).items()}
         scores = {"real": on_real.realness.detach()[counts], "fake": on_fake.realness.detach()[counts]}
         return StepLosses(rows | terms if teach else self._at_rest(terms), scores)
+
+    @torch.no_grad()
+    def judge(self, texts: Sequence[Sequence[int]], style: Float[Tensor, "rows n_styles"]) -> Judgement:
+        """What the discriminator says of texts as token ids, each asked for its row of `style`.
+
+        Raises:
+            ValueError: A game without a discriminator.
+        """
+        if self.discriminator is None:
+            raise ValueError(
+                "discriminator=None must be a StyleDiscriminator to judge texts; train with adversary_fraction > 0"
+            )
+        labels = pad(texts, IGNORED).to(style.device)
+        mask = labels != IGNORED
+        return self.discriminator(self.reader.read(labels[mask], mask), mask, style)
 
     def lay_out(self, order: Order, fakes: Fakes, counts: Bool[Tensor, " rows"]) -> Table:
         """Features of real texts and of what was written in their styles, side by side."""

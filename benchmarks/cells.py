@@ -1,0 +1,60 @@
+"""Cells of a benchmark table: each is run once and kept as JSON, so that a long table can be taken up again."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def run_cells(folder: Path, cells: Mapping[str, Callable[[], dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """What each cell found, by name; cells that stand in `folder` are not run again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for number, (name, run) in enumerate(cells.items(), 1):
+        path = folder / f"{name}.json"
+        if not path.exists():
+            print(f"[{number}/{len(cells)}] {name}", flush=True)
+            started = time.perf_counter()
+            cell = {"results": run(), "seconds": round(time.perf_counter() - started, 1), "machine": machine()}
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(cell, indent=2) + "\n", "utf-8")
+            part.replace(path)
+        found[name] = json.loads(path.read_text("utf-8"))["results"]
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured with."""
+    packages = ("torch", "transformers", "peft", "accelerate", "style_adapter")
+    setting = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "processor": platform.machine()}
+    return setting | {package: version(package) for package in packages}
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, aligned as plain text too; the first row is the head, the first column words."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "| "
+        + " | ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        + " |"
+        for row in rows
+    ]
+    rule = "| " + " | ".join("-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)) + " |"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def mean_and_spread(values: Sequence[float], digits: int = 3) -> str:
+    """The mean, and half the distance between the extremes where there are several."""
+    mean = sum(values) / len(values)
+    spread = f" ± {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
+    return f"{mean:.{digits}f}{spread}"

@@ -1,0 +1,82 @@
+"""What the game costs: a training step with an adversary against the likelihood alone, on the same batch.
+
+    python benchmarks/game_cost.py            # about 6 minutes on 2 cores; writes benchmarks/results/game_cost.json
+    python benchmarks/game_cost.py --quick    # fewer rounds, nothing written
+
+One process, SmolLM2-135M, r = 16, bf16, batches of 16 verses; the kinds of steps run in turn, in an order that turns
+every round. A step is forward, backward and the optimizer's move. Paired steps judge every row by the first 4 blocks,
+with adversary, features and style classifier; unpaired ones write, judge and translate back every row.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from itertools import islice
+from typing import Any
+
+import torch
+from cells import RESULTS, machine, table
+from kjv_runs import started
+from torch import Tensor
+
+from style_adapter import StyleTrainer
+
+BATCH = 16
+ALL: dict[str, Any] = {"adversary_start": 0, "adversary_fraction": 1.0, "per_device_train_batch_size": BATCH}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "paired, likelihood alone": ("paired", ALL | {"adversary_fraction": 0.0}),
+    "paired, adversary, features, classifier": ("paired", ALL),
+    "paired, the same on half of the rows": ("paired", ALL | {"adversary_fraction": 0.5}),
+    "paired, the same, features of real texts in memory": ("paired", ALL | {"feature_store": "memory"}),
+    "unpaired, rebuilding alone": ("unpaired", ALL | {"w_bt": 0.0, "w_adv": 0.0, "w_feat": 0.0, "w_cls": 0.0}),
+    "unpaired, all terms": ("unpaired", ALL),
+    "unpaired, all terms on half of the rows": ("unpaired", ALL | {"adversary_fraction": 0.5}),
+}
+
+
+def step(trainer: StyleTrainer, batch: dict[str, Tensor]) -> float:
+    """Seconds of one step."""
+    begun = time.perf_counter()
+    trainer.model.train()
+    trainer.compute_loss(trainer.model, batch).backward()
+    trainer.optimizer.step()
+    trainer.model.zero_grad()
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="2 rounds, results not written")
+    rounds = 2 if parser.parse_args().quick else 9
+    trainers = {name: started(kind, 0, **options) for name, (kind, options) in KINDS.items()}
+    batches = {}
+    for name, trainer in trainers.items():
+        trainer.create_optimizer()
+        batches[name] = list(islice(trainer.get_train_dataloader(), rounds))  # equal seeds: equal rows in each kind
+        step(trainer, batches[name][0])  # the warm-up; a store fills here and in each round's first reading
+    times: dict[str, list[float]] = {name: [] for name in KINDS}
+    for turn in range(rounds):
+        names = list(KINDS)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            times[name].append(step(trainers[name], batches[name][turn]))
+    found = {}
+    for name, (kind, _) in KINDS.items():
+        plain = "paired, likelihood alone" if kind == "paired" else "unpaired, rebuilding alone"
+        ratio = statistics.median(a / b for a, b in zip(times[name], times[plain], strict=True))
+        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches[name]) / sum(times[name])
+        found[name] = {"seconds": statistics.median(times[name]), "of_likelihood": ratio, "tokens_per_second": tokens}
+    rows = [("step", "seconds", "x likelihood alone", "tokens a second")]
+    rows += [
+        (n, f"{f['seconds']:.2f}", f"{f['of_likelihood']:.2f}", f"{f['tokens_per_second']:.0f}")
+        for n, f in found.items()
+    ]
+    print(table(rows))
+    if rounds > 2:
+        result = {"setting": {"batch": BATCH, "rounds": rounds, "r": 16}, "machine": machine(), "results": found}
+        (RESULTS / "game_cost.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()
