@@ -14,7 +14,7 @@ import torch
 from peft import get_peft_model
 from transformers import TrainerCallback
 
-from style_adapter import StyleAdapterConfig, StyleJudge, StyleTrainer, StyleTrainingArguments
+from style_adapter import StyleAdapterConfig, StyleJudge, StyleTrainer, StyleTrainingArguments, write
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from kjv_data import load_verse_pairs, transfer_dataset
@@ -111,6 +111,16 @@ def numbers(trainer: StyleTrainer) -> dict[str, Any]:
         "log": logs[-1],
         "first_log": logs[0],
     }
+
+
+def sampled(trainer: StyleTrainer, temperature: float, seed: int) -> dict[str, float]:
+    """The development metrics of rewrites that are drawn, not the likeliest."""
+    rows = trainer.eval_rows
+    texts = write(
+        trainer.style_model, trainer.processing_class, rows["source"], rows["style"],
+        temperature=temperature, max_new_tokens=64, seed=seed,
+    )  # fmt: skip
+    return trainer.eval_task.score([text for (text,) in texts], rows, trainer.setting)
 
 
 def mean_of(metrics: dict[str, float], name: str, directions: Sequence[str] = ("modern", "kjv")) -> float:
