@@ -26,6 +26,7 @@ from peft.utils import (
     resolve_quantization_backend,
 )
 from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
+from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
 from torch import nn
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "get_quantization_kwargs",
     "register",
     "resolve_quantization_backend",
+    "stacked_experts",
 ]
 
 PREFIX = "style_adapter_"
@@ -63,6 +65,17 @@ def features_of(layer: nn.Module) -> tuple[int, int]:
             "out of target_modules"
         )
     return d_in, d_out
+
+
+def stacked_experts(model: nn.Module) -> dict[str, str]:
+    """The experts' projections by the names they had as modules, and the parameters that hold them since; maybe none.
+
+    Transformers 5 stacks the experts of a layer; PEFT reads a LoRA's `target_modules` of before by this table.
+    """
+    kind = str(getattr(getattr(model, "config", None), "model_type", None))
+    renamed = _MOE_TARGET_MODULE_MAPPING.get(_MODEL_TO_CONVERSION_PATTERN.get(kind, kind), {})
+    stacked = {name.rpartition(".")[2] for name, parameter in model.named_parameters() if parameter.dim() == 3}
+    return {before: now for before, now in renamed.items() if now in stacked}
 
 
 def exact_targets(names: Sequence[str], modules: Iterable[str]) -> list[str] | str:

@@ -55,7 +55,7 @@ class GatedFactors(nn.Module, BaseTunerLayer):
         self.unties = False  # whether other modules share the base weight
         self._kept: KeptWeight | None = None
         self.cast_input_dtype_enabled = True
-        self.in_features, self.out_features = features_of(self.get_base_layer())
+        self.in_features, self.out_features = self._sizes()
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config, r=r, alpha=alpha, inference_mode=config.inference_mode)
 
@@ -82,6 +82,10 @@ class GatedFactors(nn.Module, BaseTunerLayer):
         self.reset_parameters(adapter_name, config.init_weights if not inference_mode else bool(config.init_weights))
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def _sizes(self) -> tuple[int, int]:
+        """d_in and d_out."""
+        return features_of(self.get_base_layer())
 
     def _make_factors(self, r: int) -> tuple[nn.Module, nn.Module]:
         """A and B as modules with a `weight` each."""
