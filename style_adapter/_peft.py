@@ -22,6 +22,7 @@ from peft.tuners.tuners_utils import (
 from peft.utils import (
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
     get_quantization_kwargs,
+    hotswap,
     register_peft_method,
     resolve_quantization_backend,
 )
@@ -129,6 +130,27 @@ def register(config_cls: type[PeftConfig], model_cls: Any) -> None:
     _warn_if_untested()
     if STYLE_ADAPTER not in PEFT_TYPE_TO_TUNER_MAPPING:
         register_peft_method(name="style_adapter", config_cls=config_cls, model_cls=model_cls, prefix=PREFIX)
+        _refuse_hotswaps()
+
+
+def _refuse_hotswaps() -> None:
+    """PEFT swaps the tensors of a LoRA in place; where it is asked to swap ours, its refusal names the way to go."""
+    theirs = hotswap.check_hotswap_configs_compatible
+
+    @functools.wraps(theirs)
+    def check(config0: PeftConfig, config1: PeftConfig) -> None:
+        """Their check, with a remedy in the error."""
+        try:
+            theirs(config0, config1)
+        except ValueError as error:
+            if STYLE_ADAPTER not in (config0.peft_type, config1.peft_type):
+                raise
+            raise ValueError(
+                f"{error} model.load_adapter(folder, adapter_name=...) under the same name replaces the weights, and "
+                "the styles of one adapter need no swap: with model.styled(...)"
+            ) from error
+
+    hotswap.check_hotswap_configs_compatible = check
 
 
 def extend(name: str, ours: Callable[..., Any]) -> None:

@@ -73,6 +73,18 @@ class StyleAdapterModel(BaseTuner):
         """Context manager: inside the block the model runs in `styles`; see `style_adapter.styled`."""
         return styled(self.model, styles, noise=noise, strength=strength, tiled=tiled)
 
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """LoRA's way to mix adapters, which a style adapter does without a further adapter.
+
+        Raises:
+            ValueError: Always; the message names the exact ways.
+        """
+        raise ValueError(
+            "add_weighted_adapter must be called on LoRAs; styles mix exactly at any moment, "
+            "model.styled({'kjv': 0.7, 'modern': 0.3}), several active adapters add up, set_adapter([...]), and "
+            "from_loras takes LoRAs in as styles"
+        )
+
     def _context(self) -> StyleContext:
         """The context that all adapted layers share; a new one before the first layer."""
         layer = next(adapted_layers(self.model), None)

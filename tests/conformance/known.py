@@ -16,7 +16,7 @@ class Known(NamedTuple):
 
 
 _SCALE = Known(ValueError, "PEFT scales LoRA's layers only; a style has a strength: 0.5 * bank['formal'].")
-_COMBINE = Known(AttributeError, "A LoRA method of PEFT; styles of one adapter mix exactly: 0.7 * one + 0.3 * two.")
+_COMBINE = Known(ValueError, "A LoRA method of PEFT; styles of one adapter mix exactly: 0.7 * one + 0.3 * two.")
 _SWAP = Known(ValueError, "PEFT swaps LoRA's tensors only; load_adapter and set_adapter, or one more style, do it.")
 _MIXED = Known(ValueError, "PEFT's mixed models are closed to methods it does not know itself.")
 _SHARED = Known(ValueError, "DeBERTa's projections also read the relative positions, which all rows share.")
