@@ -4,9 +4,10 @@ A PEFT release can break this file only. Public PEFT names may be imported anywh
 """
 
 import functools
+import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import peft
@@ -29,6 +30,7 @@ from peft.utils import (
 from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
 from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
 from torch import nn
+from transformers.integrations import PeftAdapterMixin
 
 __all__ = [
     "AuxiliaryTrainingWrapper",
@@ -131,6 +133,23 @@ def register(config_cls: type[PeftConfig], model_cls: Any) -> None:
     if STYLE_ADAPTER not in PEFT_TYPE_TO_TUNER_MAPPING:
         register_peft_method(name="style_adapter", config_cls=config_cls, model_cls=model_cls, prefix=PREFIX)
         _refuse_hotswaps()
+        _guard_loading(model_cls.check_loading)
+
+
+def _guard_loading(check: Callable[[PeftConfig, Mapping[str, Any]], None]) -> None:
+    """Has `check` look at a config of ours that transformers' `load_adapter` is given: it asks no tuner afterwards."""
+    theirs = PeftAdapterMixin.load_adapter
+
+    @functools.wraps(theirs)
+    def load_adapter(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """Theirs, after the check."""
+        given = inspect.signature(theirs).bind(self, *args, **kwargs).arguments
+        config: Any = given.get("peft_config")
+        if getattr(config, "peft_type", None) == STYLE_ADAPTER:
+            check(config, given)
+        return theirs(self, *args, **kwargs)
+
+    PeftAdapterMixin.load_adapter = load_adapter  # type: ignore[method-assign]  # no tuner hears of what is loaded
 
 
 def _refuse_hotswaps() -> None:

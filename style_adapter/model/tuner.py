@@ -22,7 +22,7 @@ from ..layers import (
 from ..style import StyleBank, StyleContext
 from .checkpoint import drop_codes
 from .entries import install_entries, remove_entries
-from .evolve import described, evolved
+from .evolve import check_read_by_number, described, evolved
 from .finding import adapted_layers
 from .mixed import mixed_batch
 from .parameters import check_parameters, warn_of_stacked_experts
@@ -60,6 +60,7 @@ class StyleAdapterModel(BaseTuner):
     prefix: str = PREFIX
     tuner_layer_cls = StyleLayer
     target_module_mapping = DEFAULT_TARGETS
+    check_loading = staticmethod(check_read_by_number)
     _paused: Sequence[nn.Parameter] = ()  # of a backbone that trains with an adapter which is not active
 
     @property
