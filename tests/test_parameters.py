@@ -5,6 +5,8 @@ import threading
 
 import pytest
 import torch
+from accelerate import cpu_offload
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_module
 from conftest import STYLES, adapted, gradients, llama, randomise, token_ids
 from kind_fixtures import tensors
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -241,9 +243,15 @@ def test_a_layer_of_another_adapter_is_not_taken_for_its_parameter():
         model.add_adapter("two", StyleAdapterConfig(target_modules=["0"], **config))
 
 
-def test_a_forward_of_the_instance_is_not_passed_by():
-    model = on_stacks()
+def test_a_module_spread_over_devices_runs_by_its_hooks_and_an_offloaded_one_raises():
+    model, expected = on_stacks(), on_stacks()(X, styles="kjv")
     module = next(m for m in model.modules() if isinstance(m, Stacks))
-    module.forward = module.forward
-    with pytest.raises(ValueError, match="must not have a forward of its own instance, such as accelerate's"):
-        model(X)
+    add_hook_to_module(module, AlignDevicesHook(execution_device="cpu"))
+    assert "forward" in vars(module)
+    assert torch.equal(model(X, styles="kjv"), expected)
+    remove_hook_from_module(module)
+    cpu_offload(module)
+    with pytest.raises(
+        ValueError, match=r"0.matrix must not be offloaded: .* keep that module on a device in device_map"
+    ):
+        model(X, styles="kjv")

@@ -106,22 +106,24 @@ class ParamWrapper(StandIn):
             return base._run_with(values, *args, **kwargs)
         if not values:
             return base(*args, **kwargs)
-        if torch.compiler.is_compiling():  # which follows no twin, and puts nothing into a module that threads share
+        # a graph follows no twin, and puts nothing into a module that threads share; a forward that the instance was
+        # given, as accelerate gives one where a model is spread over devices, is bound to the module itself
+        if torch.compiler.is_compiling() or "forward" in vars(base):
             return torch.func.functional_call(base, values, args, kwargs)
-        if "forward" in vars(base):
-            raise ValueError(
-                f"{self.key}: its module must not have a forward of its own instance, such as accelerate's offloading "
-                "gives it; load the model on one device, or leave it out of target_parameters"
-            )
         return with_parameters(base, values)(*args, **kwargs)
 
     def _adapted(self) -> dict[str, Tensor]:
         """W + dW by name; nothing where no adapter runs.
 
         Raises:
-            ValueError: One style a row: the rows share W.
+            ValueError: One style a row: the rows share W. Or W is offloaded, and comes later.
         """
         weight = plain = self._parameter()
+        if plain.is_meta and hasattr(self.get_base_layer(), "_hf_hook"):
+            raise ValueError(
+                f"{self.key} must not be offloaded: W + dW is made before its module brings it in; keep that module on "
+                "a device in device_map, or leave it out of target_parameters"
+            )
         for adapter, code in self.running(plain.device):
             gate = self.gate(adapter, code)
             if gate.shape[0] != 1:
