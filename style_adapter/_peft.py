@@ -4,9 +4,10 @@ A PEFT release can break this file only. Public PEFT names may be imported anywh
 """
 
 import functools
+import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import peft
@@ -22,11 +23,14 @@ from peft.tuners.tuners_utils import (
 from peft.utils import (
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
     get_quantization_kwargs,
+    hotswap,
     register_peft_method,
     resolve_quantization_backend,
 )
 from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
+from peft.utils.transformers_weight_conversion import _MODEL_TO_CONVERSION_PATTERN, _MOE_TARGET_MODULE_MAPPING
 from torch import nn
+from transformers.integrations import PeftAdapterMixin
 
 __all__ = [
     "AuxiliaryTrainingWrapper",
@@ -43,6 +47,7 @@ __all__ = [
     "get_quantization_kwargs",
     "register",
     "resolve_quantization_backend",
+    "stacked_experts",
 ]
 
 PREFIX = "style_adapter_"
@@ -63,6 +68,17 @@ def features_of(layer: nn.Module) -> tuple[int, int]:
             "out of target_modules"
         )
     return d_in, d_out
+
+
+def stacked_experts(model: nn.Module) -> dict[str, str]:
+    """The experts' projections by the names they had as modules, and the parameters that hold them since; maybe none.
+
+    Transformers 5 stacks the experts of a layer; PEFT reads a LoRA's `target_modules` of before by this table.
+    """
+    kind = str(getattr(getattr(model, "config", None), "model_type", None))
+    renamed = _MOE_TARGET_MODULE_MAPPING.get(_MODEL_TO_CONVERSION_PATTERN.get(kind, kind), {})
+    stacked = {name.rpartition(".")[2] for name, parameter in model.named_parameters() if parameter.dim() == 3}
+    return {before: now for before, now in renamed.items() if now in stacked}
 
 
 def exact_targets(names: Sequence[str], modules: Iterable[str]) -> list[str] | str:
@@ -116,6 +132,44 @@ def register(config_cls: type[PeftConfig], model_cls: Any) -> None:
     _warn_if_untested()
     if STYLE_ADAPTER not in PEFT_TYPE_TO_TUNER_MAPPING:
         register_peft_method(name="style_adapter", config_cls=config_cls, model_cls=model_cls, prefix=PREFIX)
+        _refuse_hotswaps()
+        _guard_loading(model_cls.check_loading)
+
+
+def _guard_loading(check: Callable[[PeftConfig, Mapping[str, Any]], None]) -> None:
+    """Has `check` look at a config of ours that transformers' `load_adapter` is given: it asks no tuner afterwards."""
+    theirs = PeftAdapterMixin.load_adapter
+
+    @functools.wraps(theirs)
+    def load_adapter(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """Theirs, after the check."""
+        given = inspect.signature(theirs).bind(self, *args, **kwargs).arguments
+        config: Any = given.get("peft_config")
+        if getattr(config, "peft_type", None) == STYLE_ADAPTER:
+            check(config, given)
+        return theirs(self, *args, **kwargs)
+
+    PeftAdapterMixin.load_adapter = load_adapter  # type: ignore[method-assign]  # no tuner hears of what is loaded
+
+
+def _refuse_hotswaps() -> None:
+    """PEFT swaps the tensors of a LoRA in place; where it is asked to swap ours, its refusal names the way to go."""
+    theirs = hotswap.check_hotswap_configs_compatible
+
+    @functools.wraps(theirs)
+    def check(config0: PeftConfig, config1: PeftConfig) -> None:
+        """Their check, with a remedy in the error."""
+        try:
+            theirs(config0, config1)
+        except ValueError as error:
+            if STYLE_ADAPTER not in (config0.peft_type, config1.peft_type):
+                raise
+            raise ValueError(
+                f"{error} model.load_adapter(folder, adapter_name=...) under the same name replaces the weights, and "
+                "the styles of one adapter need no swap: with model.styled(...)"
+            ) from error
+
+    hotswap.check_hotswap_configs_compatible = check
 
 
 def extend(name: str, ours: Callable[..., Any]) -> None:

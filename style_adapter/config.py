@@ -49,6 +49,13 @@ class StyleAdapterConfig(PeftConfig):
         default=None,
         metadata={"help": "Modules to adapt: names, a regular expression or 'all-linear'; PEFT's choice if left out."},
     )
+    target_parameters: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Parameters to adapt by the end of their name, such as experts that are stacked in one tensor "
+            "('mlp.experts.down_proj'); a batch has one style then."
+        },
+    )
     exclude_modules: list[str] | set[str] | str | None = field(
         default=None, metadata={"help": "Modules to leave out: names or a regular expression."}
     )

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from ._peft import PREFIX, STYLE_ADAPTER, exact_targets
 from .config import StyleAdapterConfig
 from .functional import fixed_b
-from .layers import StyleConv, StyleEmbedding, StyleLayer, StyleLinear
+from .layers import ParamWrapper, StyleConv, StyleEmbedding, StyleLayer, StyleLinear
 from .style import StyleCode, layer_strengths
 
 # What PEFT calls A and B of a layer; their shapes are ours.
@@ -22,6 +22,7 @@ FACTOR_NAMES: dict[type[StyleLayer], tuple[str, str]] = {
     StyleLinear: ("lora_A.weight", "lora_B.weight"),
     StyleConv: ("lora_A.weight", "lora_B.weight"),
     StyleEmbedding: ("lora_embedding_A", "lora_embedding_B"),
+    ParamWrapper: ("lora_A.weight", "lora_B.weight"),
 }
 
 
@@ -66,7 +67,7 @@ def export_lora(
     tensors = _whole_modules(model, adapter) if include_modules_to_save else {}
     for name, layer in layers.items():
         tensors |= {f"{name}.{key}": tensor for key, tensor in lora_tensors(layer, adapter, code).items()}
-    lora = _lora_config(config, {name: layer.r[adapter] for name, layer in layers.items()}, model)
+    lora = _lora_config(config, layers, adapter, model)
     os.makedirs(folder, exist_ok=True)
     save_file(tensors, os.path.join(folder, SAFETENSORS_WEIGHTS_NAME), metadata={"format": "pt"})
     lora.save_pretrained(os.fspath(folder))
@@ -88,8 +89,9 @@ def lora_tensors(layer: StyleLayer, adapter: str, code: StyleCode) -> dict[str, 
             "`with model.styled(style)` instead"
         )
     a, b = (layer.get_parameter(f"{PREFIX}{name}.{adapter}.weight").detach() for name in ("A", "B"))
-    gate = layer.fixed_gate(adapter, code).detach()
-    exported = fixed_b(b.flatten(1), gate.to(b.device, b.dtype), layer.scaling[adapter]).view_as(b)
+    gate = layer.fixed_gate(adapter, code).detach().to(b.device, b.dtype)
+    columns = gate.repeat_interleave(b.shape[1] // len(gate))  # stacked experts have as many of each rank
+    exported = fixed_b(b.flatten(1), columns, layer.scaling[adapter]).view_as(b)
     return {name_a: a.clone(), name_b: exported.contiguous()}
 
 
@@ -136,21 +138,26 @@ def _adapted_layers(model: PeftModel, adapter: str) -> Iterator[tuple[str, Style
             yield name, module
 
 
-def _lora_config(config: StyleAdapterConfig, ranks: dict[str, int], model: PeftModel) -> LoraConfig:
-    """The LoRA's config: every adapted module by its full name, alpha = r so that the scaling is 1."""
+def _lora_config(
+    config: StyleAdapterConfig, layers: Mapping[str, StyleLayer], adapter: str, model: PeftModel
+) -> LoraConfig:
+    """The LoRA's config: all that is adapted by its full name, alpha = r so that the scaling is 1."""
     backbone = model.get_base_model()
     modules: dict[str, Any] = {name: m for name, m in backbone.named_modules() if ".base_layer" not in name}
-    ranks = {name.removeprefix("base_model.model."): rank for name, rank in ranks.items()}
-    most, targets = max(ranks.values()), exact_targets(list(ranks), modules)
+    parameters = {each.key: each.r[adapter] for each in layers.values() if isinstance(each, ParamWrapper)}
+    plain = {name: each for name, each in layers.items() if not isinstance(each, ParamWrapper)}
+    ranks = {name.removeprefix("base_model.model."): each.r[adapter] for name, each in plain.items()}
+    most, targets = max((*ranks.values(), *parameters.values())), exact_targets(list(ranks), modules)
     start = "^" if isinstance(targets, str) else ""  # where a name alone would match the end of another
-    other = {start + name: rank for name, rank in ranks.items() if rank != most}
+    other = {start + name: rank for name, rank in (ranks | parameters).items() if rank != most}
     return LoraConfig(
         r=most,
         lora_alpha=most,
         target_modules=targets,
+        target_parameters=sorted(parameters) or None,
         rank_pattern=other,
         alpha_pattern=dict(other),
-        fan_in_fan_out=all(isinstance(modules[name].get_base_layer(), Conv1D) for name in ranks),
+        fan_in_fan_out=not parameters and all(isinstance(each.get_base_layer(), Conv1D) for each in plain.values()),
         modules_to_save=config.modules_to_save,
         task_type=config.task_type,
         base_model_name_or_path=config.base_model_name_or_path,

@@ -70,6 +70,22 @@ def delta_weight(
     return fixed_b(b, gate, scaling) @ a
 
 
+def stacked_delta_weight(
+    a: Float[Tensor, "r_experts d_in"],
+    b: Float[Tensor, "d_out r_experts"],
+    gate: Float[Tensor, " r"],
+    scaling: float,
+) -> Float[Tensor, "experts d_out d_in"]:
+    """dW_e = s * B_e diag(g) A_e for each expert e, of one gate that all share; of one expert it is `delta_weight`.
+
+    Laid out as PEFT's LoRA does: A holds one expert after another, B one rank after another.
+    """
+    r = gate.shape[0]
+    experts = a.shape[0] // r
+    fixed = fixed_b(b, gate.repeat_interleave(experts), scaling)
+    return torch.einsum("ore,eri->eoi", fixed.view(-1, r, experts), a.view(experts, r, -1))
+
+
 def orthogonal_factors(r: int, d_in: int, d_out: int) -> tuple[Float[Tensor, "r d_in"], Float[Tensor, "d_out r"]]:
     """Random A and B, both non-zero, with B A = 0: an update that starts at zero with a gradient for both.
 

@@ -136,6 +136,15 @@ def test_no_style_strength_or_mixture_compiles_anew(graphs, ids, backbone, first
     assert graphs.frame_count == 3  # and none afterwards
 
 
+def test_parameters_in_another_style_compile_nothing_anew(graphs, ids):
+    model = plain(target_modules=[], target_parameters=["up.weight", "down.weight"])
+    compiled = torch.compile(model, backend=graphs, fullgraph=True)
+    for spec in (*STYLES, 0.5 * model.styles["kjv"], {"modern": 1.0, "pirate": -1.5}, OFF):
+        assert_equal_eager(model, compiled, ids, spec)
+        assert_equal_eager(model, compiled, ids, spec, strength={"up": 0.5})
+    assert graphs.frame_count == 1
+
+
 def test_a_mixture_of_more_styles_than_usual_is_one_more_graph(graphs, ids):
     names = [f"style {i}" for i in range(9)]
     model = plain(styles=names)

@@ -56,6 +56,7 @@ FULL = {
     "noise_dim": 2,
     "noise_type": "uniform",
     "target_modules": {"q_proj", "v_proj"},
+    "target_parameters": ["experts.down_proj"],
     "exclude_modules": {"lm_head"},
     "layers_to_transform": [0, 1],
     "layers_pattern": "layers",

@@ -21,6 +21,7 @@ from style_adapter import StyleAdapterConfig
 from style_adapter.model.evolve import FORMAT_KEY, described, description, gate_by_name
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+KEY = f"base_model.model.{FORMAT_KEY}"
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_a_model_without_the_tuner_finds_its_rows_too(folder, mark):
 
 def test_a_second_save_knows_the_new_names(folder, tmp_path):
     loaded(folder, ["poem", *STYLES]).save_pretrained(tmp_path / "again")
-    written = description(load_file(tmp_path / "again" / WEIGHTS)[FORMAT_KEY])
+    written = description(load_file(tmp_path / "again" / WEIGHTS)[KEY])
     assert written == {"format_version": 1, "styles": ["poem", *STYLES]}
     again = PeftModel.from_pretrained(llama(), tmp_path / "again").eval()
     assert list(again.base_model.styles) == ["poem", *STYLES]
@@ -107,7 +108,7 @@ def test_each_of_several_adapters_keeps_its_own_names():
     model.add_adapter("second", config(["one", "två"]))
     for adapter, names in (("default", STYLES), ("second", ["one", "två"])):
         tensors = get_peft_model_state_dict(model, adapter_name=adapter)
-        assert description(tensors[FORMAT_KEY])["styles"] == names
+        assert description(tensors[KEY])["styles"] == names
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float16, torch.float32])
@@ -132,7 +133,7 @@ def test_tensors_that_would_be_lost_are_refused(tmp_path, options):
 
 
 def test_an_old_file_without_names_loads_as_it_stands_where_the_rows_agree(folder):
-    change(folder, lambda tensors: tensors.pop(FORMAT_KEY))
+    change(folder, lambda tensors: tensors.pop(KEY))
     wanted = adapted(llama())
     assert torch.equal(logits(PeftModel.from_pretrained(llama(), folder).eval(), "kjv"), logits(wanted, "kjv"))
     renamed = loaded(folder, ["a", "b", "c"])
@@ -144,15 +145,31 @@ def test_an_old_file_without_names_loads_as_it_stands_where_the_rows_agree(folde
 
 
 def test_a_file_whose_rows_are_not_its_names_is_refused(folder):
-    change(folder, lambda tensors: tensors.update(described({}, STYLES[:2])))
+    change(folder, lambda tensors: tensors.update(described(tensors, STYLES[:2])))
     with pytest.raises(ValueError, match=r"gate.*3 rows must be 2, one for each of the styles that its file names"):
         loaded(folder, STYLES)
+
+
+def test_a_description_above_all_other_keys_is_read_too(folder):
+    change(folder, lambda tensors: tensors.update({FORMAT_KEY: tensors.pop(KEY)}))
+    model = loaded(folder, ["poem", *reversed(STYLES)])
+    assert torch.equal(logits(model, "pirate"), logits(adapted(llama()), "pirate"))
+
+
+@pytest.mark.parametrize("styles", [list(reversed(STYLES)), ["poem", *STYLES]], ids=str)
+def test_transformers_reads_no_row_into_another_style(folder, styles):
+    backbone = llama()
+    backbone.load_adapter(str(folder), peft_config=config(STYLES))
+    assert torch.equal(logits(backbone.eval(), "pirate"), logits(adapted(llama()), "pirate"))
+    for given in ({"peft_model_id": str(folder)}, {"adapter_state_dict": load_file(folder / WEIGHTS)}):
+        with pytest.raises(ValueError, match=r"those of the file in their order, \['modern', .* finds rows by name"):
+            llama().load_adapter(peft_config=config(styles), **given)
 
 
 def test_a_newer_format_is_refused_with_both_versions_and_the_remedy(folder):
     text = r"format_version=2, which must be <= 1 here; a newer style_adapter wrote it: pip install --upgrade style_ada"
     tensors = load_file(folder / WEIGHTS)
-    tensors[FORMAT_KEY] = torch.tensor(list(b'{"format_version": 2, "pages": []}'), dtype=torch.uint8)
+    tensors[KEY] = torch.tensor(list(b'{"format_version": 2, "pages": []}'), dtype=torch.uint8)
     with pytest.raises(ValueError, match=f"the weights' file has {text}"):
         set_peft_model_state_dict(get_peft_model(llama(), config(STYLES)), tensors)
     written = json.loads((folder / CONFIG).read_text())

@@ -51,7 +51,8 @@ def test_attention_beside_routed_experts_speaks_each_rows_style(family, targets)
     [
         (
             "experts",
-            r"mlp.experts, a \w+Experts whose experts are stacked .* name the attention projections in target_m",
+            r"mlp.experts, a \w+Experts whose experts are stacked .* target_parameters=\['.*experts.gate_up_proj', .*"
+            r"or name the attention projections alone in target_modules",
         ),
         ("gate", r"mlp.gate, a \w+Router, which must be one of Linear, .* leave it out of target_modules"),
     ],
@@ -61,9 +62,15 @@ def test_stacked_experts_and_routers_raise_with_the_remedy(family, target, text)
         adapted(family(), target_modules=[target, "q_proj"])
 
 
-def test_target_parameters_is_refused_by_its_name():
-    with pytest.raises(TypeError, match="target_parameters"):
-        StyleAdapterConfig(target_parameters=["mlp.experts.gate_up_proj"])
+@pytest.mark.parametrize(("family", "names"), [(qwen3_moe, ["up_proj", "gate_proj"]), (mixtral, ["w1", "w3"])])
+def test_projections_of_stacked_experts_that_are_named_as_modules_are_told_of(family, names):
+    missing = r"set target_parameters=\['gate_up_proj'\], with one style a batch"
+    with pytest.warns(
+        UserWarning, match=rf"target_modules={sorted(names)!r} are not modules".replace("[", r"\[") + f".*{missing}"
+    ):
+        model = adapted(family(), target_modules=["q_proj", *names])
+    assert all("self_attn" in name for name in model.targeted_module_names)
+    adapted(family(), target_modules=["q_proj", *names], target_parameters=["experts.gate_up_proj"])  # no warning
 
 
 class Routed(nn.Module):

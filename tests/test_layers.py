@@ -299,7 +299,7 @@ def test_stacked_experts_raise_with_the_remedy():
             super().__init__()
             self.gate_up_proj = nn.Parameter(torch.zeros(4, 2, 2))
 
-    with pytest.raises(ValueError, match=r"experts are stacked .* name the attention projections in target_modules"):
+    with pytest.raises(ValueError, match=r"experts are stacked .* set target_parameters="):
         layer_class(Experts(), "model.layers.0.mlp.experts")
 
 

@@ -7,6 +7,7 @@ import peft
 import pytest
 from peft import PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.lora import LoraModel
 
 from style_adapter import StyleAdapterConfig, StyleAdapterModel, _peft
 
@@ -17,6 +18,11 @@ def test_peft_knows_the_method_by_type_name_and_prefix():
     assert PEFT_TYPE_TO_CONFIG_MAPPING[member] is StyleAdapterConfig
     assert PEFT_TYPE_TO_TUNER_MAPPING[member] is StyleAdapterModel
     assert PEFT_TYPE_TO_PREFIX_MAPPING[member] == "style_adapter_" == StyleAdapterModel.prefix
+
+
+def test_defaults_are_those_of_lora_for_every_architecture():
+    assert StyleAdapterModel.target_module_mapping == LoraModel.target_module_mapping
+    assert {"llama", "gpt2", "t5", "deberta-v2"} < set(StyleAdapterModel.target_module_mapping)
 
 
 def test_the_new_type_behaves_like_pefts_own():

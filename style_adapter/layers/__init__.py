@@ -8,8 +8,10 @@ from .fused import fuse_again, keep_unfused
 from .layer import StyleLayer
 from .linear import StyleLinear
 from .packed import keep_unpacked
+from .parameter import ParamWrapper
 
 __all__ = [
+    "ParamWrapper",
     "StyleConv",
     "StyleEmbedding",
     "StyleLayer",

@@ -47,8 +47,9 @@ def layer_class(target: nn.Module, key: str, **kwargs: Any) -> type[StyleLayer]:
     if _holds_stacked_experts(base):
         raise ValueError(
             f"target_modules matched {key}, a {type(base).__name__} whose experts are stacked in one tensor, which "
-            "must not be adapted: the tokens of all rows mix there, and a style a row has no meaning; name the "
-            "attention projections in target_modules, or exclude the experts with exclude_modules"
+            "must not be adapted as a module: the tokens of all rows mix there; set target_parameters="
+            f"{[f'{key}.{name}' for name, _ in base.named_parameters(recurse=False)]}, with one style a batch, or name "
+            "the attention projections alone in target_modules"
         )
     raise ValueError(
         f"target_modules matched {key}, a {type(base).__name__}, which must be one of {known}; leave it out of "

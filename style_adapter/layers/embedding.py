@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..functional import spread
 from ..style import StyleCode
 from .layer import StandIn
+from .twin import with_parameters
 
 BETWEEN_TOKENS = ("relative", "rel_attn", "distance")  # in names of tables that are read with [query, key] distances
 
@@ -54,9 +55,7 @@ class StyleEmbedding(StandIn):
         base: Any = self.get_base_layer()
         if type(base).forward is nn.Embedding.forward:
             return F.embedding(x, table, base.padding_idx)
-        twin = object.__new__(type(base))  # the base itself stays as it is for other threads
-        twin.__dict__.update(base.__dict__, _parameters={**base._parameters, "weight": table})
-        return type(base).forward(twin, x, *args, **kwargs)
+        return type(base).forward(with_parameters(base, {"weight": table}), x, *args, **kwargs)
 
     def _rows(self, code: StyleCode, x: Tensor) -> int:
         """How many rows the batch has, as far as the input tells.

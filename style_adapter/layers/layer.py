@@ -129,6 +129,34 @@ class StyleLayer(GatedFactors):
         else:
             super().set_base_weight(weight_data)
 
+    def set_scale(self, adapter: str, scale: float) -> None:
+        """The update of `adapter` times `scale`, whatever it was before: the weights of diffusers' `set_adapters`."""
+        if adapter in self.scaling:
+            self._rescale(adapter, scale * self.full_scaling[adapter])
+
+    def scale_layer(self, scale: float) -> None:
+        """The updates of the active adapters times `scale`: the `scale` of one call of diffusers."""
+        for adapter in self.scaling.keys() & set(self.active_adapters):
+            self._rescale(adapter, scale * self.scaling[adapter])
+
+    def unscale_layer(self, scale: float | None = None) -> None:
+        """Takes `scale` back, or all that was set."""
+        for adapter in self.scaling.keys() & set(self.active_adapters):
+            self._rescale(adapter, self.full_scaling[adapter] if scale is None else self.scaling[adapter] / scale)
+
+    def _rescale(self, adapter: str, scaling: float) -> None:
+        """Another s.
+
+        Raises:
+            ValueError: The adapter is merged with the present one, which unmerging has to subtract.
+        """
+        if adapter in self.merged_adapters and scaling != self.scaling[adapter]:
+            raise ValueError(
+                f"scale: adapter {adapter!r} must not be merged, and {self.key} has it merged with another scale; call "
+                "unmerge_adapter() first, or unfuse_lora() in diffusers"
+            )
+        self.scaling[adapter] = scaling
+
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """A fixed style is additive, W + dW: PEFT can convert it."""
         return True

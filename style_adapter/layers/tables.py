@@ -24,7 +24,7 @@ class GatedFactors(nn.Module, BaseTunerLayer):
     """
 
     adapter_layer_names: tuple[str, ...] = tuple(PREFIX + n for n in ("A", "B", "gate", "feature", "noise"))
-    other_param_names: tuple[str, ...] = ("r", "alpha", "scaling", PREFIX + "dropout", "merged_gates")
+    other_param_names: tuple[str, ...] = ("r", "alpha", "scaling", "full_scaling", PREFIX + "dropout", "merged_gates")
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class GatedFactors(nn.Module, BaseTunerLayer):
         self.r: dict[str, int] = {}
         self.alpha: dict[str, float] = {}
         self.scaling: dict[str, float] = {}
+        self.full_scaling: dict[str, float] = {}  # as configured, where `scaling` was changed for a while
         self.merged_gates: dict[str, Tensor] = {}
         for name in (*self.adapter_layer_names, PREFIX + "dropout"):
             setattr(self, name, nn.ModuleDict())
@@ -55,7 +56,7 @@ class GatedFactors(nn.Module, BaseTunerLayer):
         self.unties = False  # whether other modules share the base weight
         self._kept: KeptWeight | None = None
         self.cast_input_dtype_enabled = True
-        self.in_features, self.out_features = features_of(self.get_base_layer())
+        self.in_features, self.out_features = self._sizes()
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config, r=r, alpha=alpha, inference_mode=config.inference_mode)
 
@@ -69,7 +70,8 @@ class GatedFactors(nn.Module, BaseTunerLayer):
     ) -> None:
         """Adds the adapter `adapter_name` of rank `r`, or replaces it, on the device of the base layer."""
         self.r[adapter_name], self.alpha[adapter_name] = r, alpha
-        self.scaling[adapter_name] = alpha / (math.sqrt(r) if config.use_rslora else r)
+        self.full_scaling[adapter_name] = alpha / (math.sqrt(r) if config.use_rslora else r)
+        self.scaling[adapter_name] = self.full_scaling[adapter_name]
         self._table("dropout")[adapter_name] = self._make_dropout(config.dropout)
         self._table("A")[adapter_name], self._table("B")[adapter_name] = self._make_factors(r)
         for name, rows in (("gate", len(config.styles)), ("feature", config.style_dim), ("noise", config.noise_dim)):
@@ -82,6 +84,10 @@ class GatedFactors(nn.Module, BaseTunerLayer):
         self.reset_parameters(adapter_name, config.init_weights if not inference_mode else bool(config.init_weights))
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def _sizes(self) -> tuple[int, int]:
+        """d_in and d_out."""
+        return features_of(self.get_base_layer())
 
     def _make_factors(self, r: int) -> tuple[nn.Module, nn.Module]:
         """A and B as modules with a `weight` each."""

@@ -14,6 +14,7 @@ from .lora import Lora
 DECIDED = {
     *("r", "alpha", "styles", "target_modules", "rank_pattern", "alpha_pattern", "modules_to_save", "use_rslora"),
     *("exclude_modules", "layers_to_transform", "layers_pattern", "init_weights", "trainable", "format_version"),
+    "target_parameters",
 }
 
 

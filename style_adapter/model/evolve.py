@@ -2,6 +2,7 @@
 
 A gate table has one row a style, and a row's number means nothing without the names. PEFT hands over tensors alone, so
 the file's tensors carry one entry more, `style_adapter_format`: the bytes of {"format_version": 1, "styles": [...]}.
+It stands where all other keys stand, below `base_model.model.` in a file: PEFT renames what it loads by that.
 """
 
 import json
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
+from peft import PeftConfig
 from torch import Tensor
 
 from .._peft import PREFIX
@@ -23,12 +25,44 @@ _GATE = re.compile(rf"(^|\.){PREFIX}gate\.")
 def described(tensors: Mapping[str, Tensor], styles: Sequence[str]) -> dict[str, Tensor]:
     """`tensors`, and what must be known to read them again: the version of the format, the name of each gate's row."""
     text = json.dumps({"format_version": FORMAT_VERSION, "styles": list(styles)})
-    return {**tensors, FORMAT_KEY: torch.tensor(list(text.encode()), dtype=torch.uint8)}
+    root = "base_model.model." if any(key.startswith("base_model.model.") for key in tensors) else ""
+    return {**tensors, root + FORMAT_KEY: torch.tensor(list(text.encode()), dtype=torch.uint8)}
 
 
 def description(entry: UInt8[Tensor, " bytes"] | Float[Tensor, " bytes"]) -> dict[str, Any]:
     """What `described` wrote; also after a cast of the whole file: every byte is exact in 16 bits."""
     return json.loads(bytes(entry.to(torch.uint8).tolist()).decode())
+
+
+def described_in(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entry that `described` made, by its key; empty where the file has none."""
+    return {key: tensor for key, tensor in tensors.items() if key.rpartition(".")[2] == FORMAT_KEY}
+
+
+def check_read_by_number(config: Any, given: Mapping[str, Any]) -> None:
+    """Refuses what transformers' `load_adapter` would read by number into rows of other styles.
+
+    Args:
+        config: The config that the caller gave.
+        given: All that the caller gave, by the names of the arguments.
+
+    Raises:
+        ValueError: Its styles are others than those of the file, or in another order.
+    """
+    tensors = given.get("adapter_state_dict")
+    if tensors is None:
+        options = {**given.get("kwargs", {}), **(given.get("adapter_kwargs") or {})}
+        where = {name: options[name] for name in ("subfolder", "revision", "cache_dir", "token") if name in options}
+        known = getattr(PeftConfig.from_pretrained(given["peft_model_id"], **where), "styles", config.styles)
+    else:
+        entries = described_in(tensors)
+        known = description(next(iter(entries.values())))["styles"] if entries else config.styles
+    if list(known) != list(config.styles):
+        raise ValueError(
+            f"styles={config.styles} must be those of the file in their order, {list(known)}: transformers reads rows "
+            "by number; leave peft_config out, or load it by PeftModel.from_pretrained(..., config=...), which finds "
+            "rows by name"
+        )
 
 
 def evolved(tensors: Mapping[str, Tensor], styles: Sequence[str], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -46,7 +80,7 @@ def evolved(tensors: Mapping[str, Tensor], styles: Sequence[str], start: Mapping
         ValueError: A newer format, a style or a tensor of the file that the model has not, or another number of rows
             than names.
     """
-    entries = {key: tensor for key, tensor in tensors.items() if key.rpartition(".")[2] == FORMAT_KEY}
+    entries = described_in(tensors)
     found = {key: tensor for key, tensor in tensors.items() if key not in entries}
     about = description(next(iter(entries.values()))) if entries else {}
     check_format_version(about.get("format_version", FORMAT_VERSION), "the weights' file")

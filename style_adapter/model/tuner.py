@@ -10,13 +10,22 @@ from torch import Tensor, nn
 
 from .._peft import DEFAULT_TARGETS, PREFIX, BaseTuner, get_pattern_key, get_quantization_kwargs
 from ..config import StyleAdapterConfig
-from ..layers import StyleEmbedding, StyleLayer, fuse_again, keep_unfused, keep_unpacked, layer_class
+from ..layers import (
+    ParamWrapper,
+    StyleEmbedding,
+    StyleLayer,
+    fuse_again,
+    keep_unfused,
+    keep_unpacked,
+    layer_class,
+)
 from ..style import StyleBank, StyleContext
 from .checkpoint import drop_codes
 from .entries import install_entries, remove_entries
-from .evolve import described, evolved
+from .evolve import check_read_by_number, described, evolved
 from .finding import adapted_layers
 from .mixed import mixed_batch
+from .parameters import check_parameters, warn_of_stacked_experts
 from .styled import Noise, Strength, styled, styles_of
 from .trainable import (
     check_called,
@@ -51,6 +60,7 @@ class StyleAdapterModel(BaseTuner):
     prefix: str = PREFIX
     tuner_layer_cls = StyleLayer
     target_module_mapping = DEFAULT_TARGETS
+    check_loading = staticmethod(check_read_by_number)
     _paused: Sequence[nn.Parameter] = ()  # of a backbone that trains with an adapter which is not active
 
     @property
@@ -63,6 +73,18 @@ class StyleAdapterModel(BaseTuner):
     ) -> Any:
         """Context manager: inside the block the model runs in `styles`; see `style_adapter.styled`."""
         return styled(self.model, styles, noise=noise, strength=strength, tiled=tiled)
+
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """LoRA's way to mix adapters, which a style adapter does without a further adapter.
+
+        Raises:
+            ValueError: Always; the message names the exact ways.
+        """
+        raise ValueError(
+            "add_weighted_adapter must be called on LoRAs; styles mix exactly at any moment, "
+            "model.styled({'kjv': 0.7, 'modern': 0.3}), several active adapters add up, set_adapter([...]), and "
+            "from_loras takes LoRAs in as styles"
+        )
 
     def _context(self) -> StyleContext:
         """The context that all adapted layers share; a new one before the first layer."""
@@ -83,20 +105,28 @@ class StyleAdapterModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        """Adapts one matched module."""
+        """Adapts one matched module, or its parameter `parameter_name`."""
+        if parameter_name and not in_top_blocks(self.model, current_key, peft_config.trainable):
+            return
         context = self._context()
         context.add_bank(adapter_name, _bank(peft_config))
         ranks, alphas = peft_config.rank_pattern, peft_config.alpha_pattern
         r = ranks.get(get_pattern_key(list(ranks), current_key), peft_config.r)
         alpha = alphas.get(get_pattern_key(list(alphas), current_key), peft_config.alpha)
-        if isinstance(target, StyleLayer):
+        if isinstance(target, StyleLayer) and getattr(target, "parameter_name", None) == parameter_name:
             target.update_layer(adapter_name, peft_config, r=r, alpha=alpha, inference_mode=peft_config.inference_mode)
             return
+        if isinstance(target, ParamWrapper) and parameter_name is None:
+            raise ValueError(
+                f"target_modules matched {current_key}, which must not be adapted: {current_key} has an adapter on its "
+                f"parameter {target.parameter_name}; name it in target_parameters, as the other adapter does"
+            )
         check_called(self.model, target, current_key)
         kwargs = get_quantization_kwargs(self.model)
-        cls = layer_class(target, current_key, **kwargs)
+        cls = ParamWrapper if parameter_name else layer_class(target, current_key, **kwargs)
+        named = {"parameter_name": parameter_name} if parameter_name else {}
         new_module = cls(
-            target, adapter_name, peft_config, context=context, key=current_key, r=r, alpha=alpha, **kwargs
+            target, adapter_name, peft_config, context=context, key=current_key, r=r, alpha=alpha, **named, **kwargs
         )
         new_module.unties = is_tied(self.model, target)
         if isinstance(new_module, StyleEmbedding):
@@ -113,8 +143,15 @@ class StyleAdapterModel(BaseTuner):
             setattr(parent, child_name, new_module)
             StyleContext.note_change()
 
+    def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
+        """PEFT's choice of modules where none are named; none for a model that it does not know, if parameters are."""
+        if peft_config.target_parameters and model_config.get("model_type") not in self.target_module_mapping:
+            return peft_config
+        return super()._prepare_adapter_config(peft_config, model_config)
+
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
         """What must hold before the first layer is adapted."""
+        warn_of_stacked_experts(model, peft_config)
         check_stacks(model, peft_config.trainable)  # type: ignore[attr-defined]  # our own config
         if not peft_config.inference_mode:
             keep_unpacked(model)
@@ -147,9 +184,10 @@ class StyleAdapterModel(BaseTuner):
         """Refuses an adapter that would train or replace the backbone under those that stand on it.
 
         Raises:
-            ValueError: `trainable="all"` for a further adapter.
+            ValueError: `trainable="all"` for a further adapter, or parameters that cannot be adapted so.
         """
         super()._check_new_adapter_config(config)
+        check_parameters(config, self.peft_config.values())
         if config.trainable == "all" and len(self.peft_config) > 1:
             raise ValueError(
                 "trainable='all' must be the model's first adapter: the backbone is the others' too, and would change "

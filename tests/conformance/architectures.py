@@ -31,6 +31,7 @@ class Architecture:
         head: A module to train and save whole.
         embedding: Name of a word embedding, and of a convolution: further kinds of layers to adapt.
         conv: See `embedding`.
+        parameters: Names of stacked experts, for `target_parameters`.
         uncalled: Layers whose weights are read without a call, so that no adapter of theirs would ever run.
         traits: What it can do: "transformers", "causal", "seq2seq", "tied", "checkpointing", "static", "assisted",
             "padding",
@@ -47,6 +48,7 @@ class Architecture:
     head: str | None = None
     embedding: str | None = None
     conv: str | None = None
+    parameters: tuple[str, ...] = ()
     uncalled: tuple[str, ...] = ()
     traits: frozenset[str] = field(default_factory=frozenset)
 
@@ -214,6 +216,12 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     _causal("llama", _model("LlamaForCausalLM", "LlamaConfig", _ROPE), _QV),
     _causal("mistral", _model("MistralForCausalLM", "MistralConfig", _ROPE, sliding_window=None), _QV + " down_proj"),
     _causal("qwen3", _model("Qwen3ForCausalLM", "Qwen3Config", _ROPE), "q_proj o_proj"),
+    _causal(
+        "mixtral",
+        _model("MixtralForCausalLM", "MixtralConfig", _ROPE, num_local_experts=4, num_experts_per_tok=2),
+        _QV,
+        parameters=("mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
+    ),
     _causal(
         "gemma3",
         _model("Gemma3ForCausalLM", "Gemma3TextConfig", _ROPE, layer_types=["full_attention"] * 2),

@@ -94,6 +94,29 @@ def an_adapted_convolution_merges(method: Method, architecture: Architecture) ->
     _merges(method, architecture, target_modules=[architecture.conv])
 
 
+def _has_parameters(architecture: Architecture) -> bool:
+    return bool(architecture.parameters)
+
+
+def _parameters(architecture: Architecture) -> dict[str, Any]:
+    return {"target_modules": [], "target_parameters": list(architecture.parameters), "task_type": None}
+
+
+@operation(_has_parameters)
+def adapted_parameters_start_at_the_base_and_train(method: Method, architecture: Architecture) -> None:
+    _starts_and_trains(method, architecture, **_parameters(architecture))
+
+
+@operation(_has_parameters)
+def adapted_parameters_travel(method: Method, architecture: Architecture) -> None:
+    _travels(method, architecture, **_parameters(architecture))
+
+
+@operation(_has_parameters)
+def adapted_parameters_merge(method: Method, architecture: Architecture) -> None:
+    _merges(method, architecture, **_parameters(architecture))
+
+
 @operation(_has_attention)
 def torchs_attention_starts_at_the_base_and_trains(method: Method, architecture: Architecture) -> None:
     _starts_and_trains(method, architecture, target_modules=["attention"])

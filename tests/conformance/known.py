@@ -16,7 +16,7 @@ class Known(NamedTuple):
 
 
 _SCALE = Known(ValueError, "PEFT scales LoRA's layers only; a style has a strength: 0.5 * bank['formal'].")
-_COMBINE = Known(AttributeError, "A LoRA method of PEFT; styles of one adapter mix exactly: 0.7 * one + 0.3 * two.")
+_COMBINE = Known(ValueError, "A LoRA method of PEFT; styles of one adapter mix exactly: 0.7 * one + 0.3 * two.")
 _SWAP = Known(ValueError, "PEFT swaps LoRA's tensors only; load_adapter and set_adapter, or one more style, do it.")
 _MIXED = Known(ValueError, "PEFT's mixed models are closed to methods it does not know itself.")
 _SHARED = Known(ValueError, "DeBERTa's projections also read the relative positions, which all rows share.")
@@ -46,6 +46,11 @@ DIFFERENCES: dict[tuple[str, str], Known] = {
 }
 
 _MAMBA = Known(ValueError, "PEFT refuses the layers of Mamba whose weights are read without a call.")
+_STACKED = Known(RuntimeWarning, "PEFT reads all-linear as the stacked experts too, and warns of its own patterns.")
+_ENDS = Known(AssertionError, "PEFT reads a regular expression on this model as the ends of the names it matches.")
+_DEFAULTS = Known(
+    ValueError, "PEFT makes an empty list of no targets on this model, before its defaults are looked up."
+)
 _HEAD = Known(KeyError, "PEFT's swap does not know a head that is saved whole.")
 
 # What LoRA itself cannot do; a style adapter may.
@@ -53,6 +58,10 @@ CONTROL: dict[tuple[str, str], Known] = {
     ("layers_that_are_never_called_are_refused", "mamba"): Known(
         pytest.fail.Exception, "PEFT lets LoRA adapt dt_proj, to no effect."
     ),
+    ("targets_left_out_are_pefts_own", "mixtral"): _DEFAULTS,
+    ("all_linear_is_every_linear_layer_but_the_head", "mixtral"): _STACKED,
+    ("every_linear_layer_trains", "mixtral"): _STACKED,
+    ("targets_by_a_regular_expression_are_the_full_matches", "mixtral"): _ENDS,
     **{(operation, "mamba"): _MAMBA for operation in _CONVOLVED},
     **{(operation, "whisper"): _STRIDE for operation in _CONVOLVED},
     **{("an_adapter_is_swapped_in_place", name): _HEAD for name in ("bert", "roberta", "deberta")},

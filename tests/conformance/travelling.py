@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.utils.hotswap import hotswap_adapter
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .architectures import Architecture
@@ -219,6 +221,19 @@ def a_pickled_model_is_a_model_of_its_own(method: Method, architecture: Architec
 @operation()
 def a_model_saved_by_torch_is_a_model_of_its_own(method: Method, architecture: Architecture) -> None:
     _copied(method, architecture, _through_torch)
+
+
+@operation()
+def keys_of_an_older_base_are_mapped_while_loading(method: Method, architecture: Architecture) -> None:
+    model = method.adapted(architecture)
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        file = Path(folder, "adapter_model.safetensors")
+        now, before = f".{architecture.blocks}.", ".former."
+        save_file({key.replace(now, before): tensor for key, tensor in load_file(file).items()}, file)
+        mapping = {re.escape(before): now}
+        loaded = PeftModel.from_pretrained(architecture.base(), folder, key_mapping=mapping)
+    assert_equal(architecture.run(loaded), architecture.run(model))
 
 
 @operation()

@@ -142,6 +142,27 @@ def test_the_models_own_add_adapter_switches_fuses_and_unloads():
     torch.testing.assert_close(run(model), frozen, atol=1e-5, rtol=1e-4)
 
 
+def test_weights_of_adapters_and_scales_of_calls_are_strengths():
+    model = unet()
+    model.add_adapter(config(use_rslora=True))
+    randomise(model)
+    oil, half = run(model, styles="oil"), run(model, styles={"oil": 0.5})
+    assert (oil - half).abs().max() > 1e-2
+    torch.testing.assert_close(run(model, styles="oil", cross_attention_kwargs={"scale": 0.5}), half)
+    assert torch.equal(run(model, styles="oil"), oil)
+    model.set_adapters("default", weights=0.5)
+    torch.testing.assert_close(run(model, styles="oil"), half)
+    model.set_adapters("default")
+    assert torch.equal(run(model, styles="oil"), oil)
+    with styled(model, "oil"):
+        model.fuse_lora(lora_scale=0.5)
+    torch.testing.assert_close(run(model), half, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"'default' must not be merged, .* unfuse_lora\(\) in diffusers"):
+        model.set_adapters("default", weights=2.0)
+    model.unfuse_lora()
+    torch.testing.assert_close(run(model, styles="oil"), half, atol=1e-5, rtol=1e-4)
+
+
 def test_an_adapted_unet_is_saved_and_read_again_by_peft(tmp_path):
     model = randomise(peft.get_peft_model(unet(), config()))
     model.save_pretrained(tmp_path)

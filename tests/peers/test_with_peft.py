@@ -62,7 +62,7 @@ def outputs(model):
 def test_hotswapping_is_refused_and_loading_under_the_same_name_replaces_the_weights(other):
     folder, wanted = other
     model = adapted(llama())
-    with pytest.raises(ValueError, match="Hotswapping only supports LORA but STYLE_ADAPTER was passed"):
+    with pytest.raises(ValueError, match=r"supports LORA but STYLE_ADAPTER was passed. model.load_adapter\(folder, "):
         hotswap_adapter(model, str(folder), adapter_name="default")
     before = outputs(model)
     model.load_adapter(folder, adapter_name="default")
@@ -91,3 +91,24 @@ def test_transformers_hotswap_is_refused_and_its_load_adapter_takes_the_styles(o
     fresh = llama()
     fresh.load_adapter(str(folder))
     assert torch.equal(outputs(fresh), wanted)
+
+
+def test_a_lora_is_swapped_in_place_as_before(tmp_path):
+    config = peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    wanted = peft.get_peft_model(llama(), config).eval()
+    wanted.save_pretrained(tmp_path)
+    model = peft.get_peft_model(llama(), config).eval()
+    hotswap_adapter(model, str(tmp_path), adapter_name="default")
+    assert torch.equal(model(token_ids(3)).logits, wanted(token_ids(3)).logits)
+
+
+def test_weighted_adapters_are_refused_with_the_exact_ways():
+    with pytest.raises(ValueError, match=r"must be called on LoRAs; styles mix exactly .* from_loras takes LoRAs in"):
+        adapted(llama()).add_weighted_adapter(["default"], [0.5], "half")
+
+
+def test_ephemeral_offload_is_of_no_use_here_and_says_so(other):
+    folder, wanted = other  # LoRA has it for DoRA, which computes with the base weight while it is made
+    with pytest.warns(UserWarning, match="Ephemeral GPU offloading is not supported for this model. Ignoring."):
+        model = peft.PeftModel.from_pretrained(llama(), folder, ephemeral_gpu_offload=True)
+    assert torch.equal(outputs(model.eval()), wanted)
