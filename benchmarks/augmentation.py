@@ -4,7 +4,7 @@
     python benchmarks/augmentation.py --data FOLDER    # FOLDER holds train.tsv and test.tsv: label, tab, text
 
 For 100 and 500 labelled questions and three seeds: a generator learns to write questions of each class (task
-"generation", the classes as styles, against a discriminator), writes three times as many as there are, and the half that
+"generation", the classes as styles, against a discriminator), writes three times as many as there are; the half that
 the discriminator finds most real and of the right class is added. The same classifier (MiniLM with a style adapter) is
 trained on the questions alone and on both, for the same number of steps. About 40 minutes on 2 cores; cells in
 benchmarks/results/augmentation.

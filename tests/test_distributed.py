@@ -87,7 +87,7 @@ def test_two_processes_of_fsdp_equal_one_with_the_double_batch(tmp_path):
     found, expected = found_in(two), found_in(tmp_path / "one" / "game")
     assert (found["mode"], expected["mode"]) == ("FSDP", "NO")
     assert found["shares"] == pytest.approx([0.5] * 3, rel=0.01)  # each process held half of every weight
-    assert "loss_d_r1" in expected["log"][1]
+    assert any("loss_d_r1" in line for line in expected["log"])
     assert_same_log(found["log"], expected["log"])
     assert_same_files(two, tmp_path / "one" / "game", rtol=1e-4, atol=1e-6)
 
