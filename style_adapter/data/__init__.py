@@ -9,7 +9,7 @@ from .classification import ClassificationCollator, tokenize_classification
 from .clock import Clock, RowSeeds, chosen_rows
 from .rows import COLUMNS, check_rows, kind_of_rows
 from .styled import StyleCollator
-from .tokens import StyleEncoding, fill_prompt, pad, pad_and_mask, plain_ids, with_targets
+from .tokens import StyleEncoding, fill_prompt, pad, pad_and_mask, plain_ids, prompt_ids, with_targets
 from .transfer import TransferCollator, tokenize_transfer
 from .unpaired import EitherCollator, StylePool, UnpairedCollator, tokenize_unpaired
 
@@ -31,6 +31,7 @@ __all__ = [
     "pad",
     "pad_and_mask",
     "plain_ids",
+    "prompt_ids",
     "tokenize_classification",
     "tokenize_transfer",
     "tokenize_unpaired",

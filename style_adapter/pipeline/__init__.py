@@ -1,0 +1,18 @@
+"""Texts in, texts of another style or classes out; and the way from a saved folder back to a model."""
+
+from .batches import evaluating, pad_id, prompt_of, rows_of
+from .classifying import classify
+from .loading import ensure_padding, load, load_backbone
+from .rewriting import transfer
+
+__all__ = [
+    "classify",
+    "ensure_padding",
+    "evaluating",
+    "load",
+    "load_backbone",
+    "pad_id",
+    "prompt_of",
+    "rows_of",
+    "transfer",
+]
