@@ -3,8 +3,9 @@
 import datasets
 import pytest
 import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from training_fixtures import END, PAD, byte_tokenizer, style_encoder, toy_rows
-from transformers import default_data_collator
+from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, default_data_collator
 
 from style_adapter import StyleBank, StyleCollator
 from style_adapter.data import (
@@ -12,11 +13,13 @@ from style_adapter.data import (
     Clock,
     RowSeeds,
     TransferCollator,
+    align_words,
     check_rows,
     chosen_rows,
     fill_prompt,
     pad,
     tokenize_classification,
+    tokenize_token_classification,
     tokenize_transfer,
 )
 from style_adapter.functional import IGNORED
@@ -24,6 +27,17 @@ from style_adapter.functional import IGNORED
 BANK = StyleBank(("loud", "calm"))
 encode = style_encoder(BANK)
 CLASSES = {"text": ["ab", "c"], "label": [1, 0]}
+
+
+def tokenizer_of_pieces() -> PreTrainedTokenizerBase:
+    """Words and pieces of words, as BERT's; "a b" is one token to it, and characters without form are dropped."""
+    vocabulary = {
+        piece: row for row, piece in enumerate(["[PAD]", "[UNK]", "un", "##able", "##un", "able", "a", "a b"])
+    }
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", additional_special_tokens=["a b"])
 
 
 def ids(text: str) -> list[int]:
@@ -77,6 +91,51 @@ def test_classification_rows_are_padded_right_with_the_default_style():
     assert batch["labels"].tolist() == [1, 0]
     assert batch["style_ids"][:, 0].tolist() == [1, 1]
     assert not batch["judged"].any()
+
+
+TAGGED = {"text": [["ab", "c"], ["日", "de", "f"]], "label": [[2, 1], [0, -100, 1]]}
+
+
+def test_a_word_of_several_tokens_has_its_label_at_the_first():
+    tokens = tokenize_token_classification(datasets.Dataset.from_dict(TAGGED), byte_tokenizer(), default_style="calm")
+    assert tokens["input_ids"] == [ids("abĠc"), byte_tokenizer()("日 de f")["input_ids"]]
+    assert tokens["label"] == [[2, -100, -100, 1], [0, *[-100] * 6, 1]]  # three bytes of 日, then " de" and " f"
+    batch = ClassificationCollator(PAD, encode)(list(tokens))
+    assert batch["labels"].tolist() == [[2, -100, -100, 1, *[-100] * 4], [0, *[-100] * 6, 1]]
+    assert batch["attention_mask"].sum(1).tolist() == [4, 8]
+    assert batch["style_ids"][:, 0].tolist() == [1, 1]
+
+
+def test_words_stand_where_a_tokenizer_of_words_puts_them():
+    """Against `word_ids`, which tokenizers that split at white space get right of words given one by one."""
+    tokenizer = tokenizer_of_pieces()
+    texts = [["unable", "able"], ["a", "unun", "able", "a"]]
+    found, firsts = align_words(tokenizer, texts)
+    encoded = tokenizer(texts, is_split_into_words=True)
+    assert found == encoded["input_ids"]
+    for row, words in enumerate(texts):
+        of_words = encoded.word_ids(row)
+        assert firsts[row] == [of_words.index(word) for word in range(len(words))]
+    assert len(found[0]) == 3  # un ##able able
+
+
+def test_a_text_is_split_at_white_space_into_the_words_that_a_list_has():
+    split = datasets.Dataset.from_dict({"text": ["ab  c\n"], "label": [[2, 1]]})
+    listed = datasets.Dataset.from_dict({"text": [["ab", "c"]], "label": [[2, 1]]})
+    one, other = (tokenize_token_classification(rows, byte_tokenizer()).to_list() for rows in (split, listed))
+    assert one == other
+
+
+def test_words_that_no_token_begins_with_are_refused_and_named():
+    with pytest.raises(ValueError, match=r"row 7: word 1, '\\u200b', must have a token of its own and has none; drop"):
+        align_words(tokenizer_of_pieces(), [["a", "\u200b", "able"]], [7])
+    with pytest.raises(ValueError, match=r"row 0: word 1, 'b', must have a token of its own"):
+        align_words(tokenizer_of_pieces(), [["a", "b"]])
+
+
+def test_a_tokenizer_that_cannot_align_words_is_refused():
+    with pytest.raises(ValueError, match=r"tokenizer=ByT5Tokenizer must be a fast one: .* use_fast=True"):
+        align_words(ByT5Tokenizer(), [["a"]])
 
 
 def test_text_pairs_are_tokenised_together_and_given_styles_are_kept():
@@ -151,6 +210,7 @@ def test_pad_fills_to_the_longest_row():
     assert pad([[1], [2, 3]], 9, left=True).tolist() == [[9, 1], [2, 3]]
 
 
+TAGS = "token_classification"
 GOOD = {"source": ["a", "b"], "target": ["A", "B"], "style": ["loud", "calm"]}
 
 
@@ -165,6 +225,19 @@ GOOD = {"source": ["a", "b"], "target": ["A", "B"], "style": ["loud", "calm"]}
         ({**CLASSES, "text": ["a", ""]}, "classification", r"rows\[1\]\['text'\]='' must be a non-empty text"),
         ({**CLASSES, "label": ["yes", "no"]}, "classification", r"rows\[0\]\['label'\]='yes' must be the number of a"),
         ({**CLASSES, "label": [0, -1]}, "classification", r"rows\[1\]\['label'\]=-1 must be the number of a class"),
+        (
+            {"text": ["a b"], "label": [[1]]},
+            TAGS,
+            r"rows\[0\]\['label'\] has 1 classes and must have 2, one a word; label",
+        ),
+        (
+            {"text": [["a"], ["b", " "]], "label": [[1], [1, 0]]},
+            TAGS,
+            r"rows\[1\]\['text'\]=\['b', ' '\] must be a text or",
+        ),
+        ({"text": [" "], "label": [[1]]}, TAGS, r"rows\[0\]\['text'\]=' ' must be a text or a list of words"),
+        ({"text": ["a"], "label": [1]}, TAGS, r"rows\[0\]\['label'\]=1 must be a list of class numbers, from 0"),
+        ({"text": ["a"], "label": [["B"]]}, TAGS, r"rows\[0\]\['label'\]=\['B'\] must be a list of class numbers"),
         ({name: [] for name in GOOD}, "transfer", r"rows has 0 rows and must have at least 1; check the files"),
         (GOOD, "translation", r"task='translation' must be one of transfer, unpaired, classification"),
     ],
@@ -176,8 +249,8 @@ def test_data_that_could_not_be_learnt_from_are_refused(columns, task, message):
 
 @pytest.mark.parametrize(
     ("columns", "task"),
-    [(GOOD, "transfer"), (CLASSES, "classification"), ({**GOOD, "text": ["", None]}, "transfer")],
-    ids=["transfer", "classification", "a column of another task"],
+    [(GOOD, "transfer"), (CLASSES, "classification"), (TAGGED, TAGS), ({**GOOD, "text": ["", None]}, "transfer")],
+    ids=["transfer", "classification", "token classification", "a column of another task"],
 )
 def test_data_that_can_be_learnt_from_pass(columns, task):
     check_rows(datasets.Dataset.from_dict(columns), task)

@@ -6,10 +6,13 @@ from training_fixtures import (
     PAD,
     SOURCES,
     adapted,
+    bert_tagger,
     byte_tokenizer,
     gpt2_classifier,
+    gpt2_tagger,
     llama,
     llama_classifier,
+    llama_tagger,
     randomised,
     t5,
     toy_rows,
@@ -18,7 +21,7 @@ from training_fixtures import (
 from transformers import BartConfig, BartForConditionalGeneration
 
 from style_adapter import OFF, styles_of
-from style_adapter.pipeline import classify, ensure_padding, load, load_backbone, pad_id, transfer
+from style_adapter.pipeline import classify, ensure_padding, load, load_backbone, pad_id, tag, transfer
 
 
 @pytest.fixture
@@ -123,6 +126,29 @@ def test_classes_do_not_depend_on_the_batch_and_stay_in_order(backbone):
     assert classify(model, byte_tokenizer(), []) == []
 
 
+@pytest.mark.parametrize("backbone", [bert_tagger, gpt2_tagger, llama_tagger])
+def test_classes_of_words_do_not_depend_on_the_batch_and_stay_in_order(backbone):
+    model = randomised(adapted(backbone(num_labels=5), task_type="TOKEN_CLS"))
+    texts = [["ab", "c"], "defgh ij", [], ["klm", "n", "op"], "q"]
+    styles = ["loud", "calm", "loud", "calm", "loud"]
+    together = tag(model, byte_tokenizer(), texts, styles, batch_size=3)
+    assert together == [tag(model, byte_tokenizer(), [t], s)[0] for t, s in zip(texts, styles, strict=True)]
+    assert [len(classes) for classes in together] == [2, 2, 0, 3, 1]
+    ids = torch.tensor([byte_tokenizer()("klm n op")["input_ids"]])
+    by_hand = model(input_ids=ids, styles="calm").logits.argmax(-1)[0]
+    assert together[3] == [int(by_hand[place]) for place in (0, 4, 6)]
+    assert len({label for classes in together for label in classes}) > 1
+    assert tag(model, byte_tokenizer(), []) == []
+
+
+@pytest.mark.parametrize("backbone", [bert_tagger, llama_tagger])
+def test_the_head_that_sorts_words_trains_whole_and_has_no_adapter(backbone):
+    model = adapted(backbone(num_labels=3), task_type="TOKEN_CLS")
+    head = "classifier" if backbone is bert_tagger else "score"
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad and head in name]
+    assert trained == [f"base_model.model.{head}.modules_to_save.default.{part}" for part in ("weight", "bias")]
+
+
 # From a folder
 
 
@@ -148,6 +174,18 @@ def test_a_saved_classifier_knows_how_many_classes_it_tells_apart_and_how_to_pad
     texts = ["ab", "c", "defgh", "ij", "klm", "n"]
     assert loaded.config.num_labels == 5
     assert classify(loaded, tokenizer, texts) == classify(model, byte_tokenizer(), texts)
+
+
+@pytest.mark.parametrize("backbone", [bert_tagger, gpt2_tagger])
+def test_a_saved_tagger_knows_how_many_classes_it_tells_apart(tmp_path, backbone):
+    name = save_backbone(backbone(), tmp_path / "base")
+    model = randomised(adapted(load_backbone(name, task_type="TOKEN_CLS", num_labels=5), task_type="TOKEN_CLS"))
+    model.save_pretrained(tmp_path / "adapter")
+    loaded, tokenizer = load(str(tmp_path / "adapter"))
+    texts = ["ab c", "defgh ij", "klm n op"]
+    assert loaded.config.num_labels == 5
+    for style in ("loud", "calm"):
+        assert tag(loaded, tokenizer, texts, style) == tag(model, byte_tokenizer(), texts, style)
 
 
 def test_an_adapter_that_names_no_backbone_asks_for_one(tmp_path):

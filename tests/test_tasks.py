@@ -5,15 +5,18 @@ import pytest
 import torch
 from training_fixtures import (
     adapted,
+    bert_tagger,
     byte_tokenizer,
     gpt2_classifier,
+    gpt2_tagger,
     llama_classifier,
+    llama_tagger,
     make_trainer,
     randomised,
     toy_rows,
 )
 
-from style_adapter.pipeline import classify
+from style_adapter.pipeline import classify, tag
 from style_adapter.style import StyleBank
 from style_adapter.tasks import TASKS, Setting, TransferTask
 
@@ -56,6 +59,45 @@ def test_a_classifier_learns_a_toy_whose_labels_depend_on_the_style(tmp_path, ba
     assert classify(model, byte_tokenizer(), rows["text"], rows["style"]) == rows["label"]
 
 
+def tagged_rows() -> datasets.Dataset:
+    """Is the word one that the style asks for: an a in the loud style, a b in the calm one? Or neither?"""
+    texts = [["a", "b", "c"], ["b", "a"], ["c", "a", "a", "b"], ["b"], ["a", "cc"], ["bb", "a"]]
+    classes = {"loud": {"a": 1, "b": 0, "c": 2}, "calm": {"a": 0, "b": 1, "c": 2}}
+    rows = [
+        {"text": words, "label": [classes[style][word[0]] for word in words], "style": style}
+        for words in texts
+        for style in ("loud", "calm")
+    ]
+    return datasets.Dataset.from_list(rows)
+
+
+@pytest.mark.parametrize("backbone", [bert_tagger, gpt2_tagger, llama_tagger])
+def test_a_tagger_learns_a_toy_whose_labels_depend_on_the_style(tmp_path, backbone):
+    rows = tagged_rows()
+    model = adapted(backbone(num_labels=3), task_type="TOKEN_CLS")
+    options = {"max_steps": 80, "logging_steps": 40.0, "per_device_train_batch_size": 12}
+    task = "token_classification"
+    trainer = make_trainer(tmp_path, model=model, rows=rows, eval_dataset=rows, task=task, **options)
+    assert trainer.model.discriminator is None
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert before["eval_macro_f1"] < 0.9
+    assert after["eval_accuracy"] == after["eval_macro_f1"] == after["eval_style_score"] == 1.0
+    assert after["eval_loss"] < 0.1 * before["eval_loss"]
+    assert tag(model, byte_tokenizer(), rows["text"], rows["style"], batch_size=5) == rows["label"]
+
+
+def test_words_without_a_label_are_not_scored_and_the_likelihood_is_a_labelled_word(tmp_path):
+    rows = datasets.Dataset.from_dict({"text": ["ab c", "d"], "label": [[1, -100], [0]]})
+    model = adapted(llama_tagger(num_labels=2), task_type="TOKEN_CLS")
+    trainer = make_trainer(tmp_path, model=model, rows=rows, task="token_classification")
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    assert [int(count) for count in TASKS["token_classification"].count(batch)] == [2, 0, 0]
+    scores = TASKS["token_classification"].score([[1, 1], [1]], rows, trainer.setting)
+    assert scores == {"accuracy": 0.5, "macro_f1": pytest.approx((2 / 3 + 0) / 2), "style_score": scores["macro_f1"]}
+
+
 def test_rows_without_a_style_get_the_default_one(tmp_path):
     model = adapted(llama_classifier(num_labels=2), task_type="SEQ_CLS", default_style="calm")
     rows = class_rows().remove_columns("style")
@@ -79,6 +121,13 @@ def test_a_class_that_the_head_does_not_have_is_refused(tmp_path):
     model = adapted(llama_classifier(num_labels=2), task_type="SEQ_CLS")
     with pytest.raises(ValueError, match="label 2 must be < num_labels=2; load the backbone with num_labels=3"):
         make_trainer(tmp_path, model=model, rows=rows, task="classification")
+
+
+def test_a_class_of_a_word_that_the_head_does_not_have_is_refused(tmp_path):
+    rows = datasets.Dataset.from_dict({"text": ["a b"], "label": [[0, 3]]})
+    model = adapted(llama_tagger(num_labels=2), task_type="TOKEN_CLS")
+    with pytest.raises(ValueError, match="label 3 must be < num_labels=2; load the backbone with num_labels=4"):
+        make_trainer(tmp_path, model=model, rows=rows, task="token_classification")
 
 
 def test_items_are_counted_by_their_weight_and_by_the_rows_judged(tmp_path):

@@ -15,7 +15,8 @@ class ObjectiveOptions:
 
     task: str = option(
         "transfer",
-        "transfer: source -> target in a style, or text alone, unpaired. classification: text -> label.",
+        "transfer: source -> target in a style, or text alone, unpaired. classification: text -> label. "
+        "token_classification: words -> labels.",
         choices=tuple(COLUMNS),
     )
     max_length: int = option(512, "Most tokens a row may have; longer ones are refused.", bounds=">= 1")

@@ -1,7 +1,8 @@
 """What is read: `datasets` columns checked once, tokenised once, and collated into tensors of one shape a batch.
 
 Transfer rows have `source`, `target` and `style`, or `text` and `style` where no text has a counterpart;
-classification rows have `text` (and `text_pair`), `label` and, if styles matter, `style`. A style is whatever
+classification rows have `text` (and `text_pair`), `label` and, if styles matter, `style`; for token classification
+`text` is a list of words (or a text, split at white space) and `label` as many classes. A style is whatever
 `StyleBank.parse` takes: a name, several names, {name: weight}, or {"text_style": [...], "visual_style": [...]}.
 """
 
@@ -9,6 +10,7 @@ from .classification import ClassificationCollator, tokenize_classification
 from .clock import Clock, RowSeeds, chosen_rows
 from .rows import COLUMNS, check_rows, kind_of_rows
 from .styled import StyleCollator
+from .token_classification import align_words, tokenize_token_classification, words_of
 from .tokens import StyleEncoding, fill_prompt, pad, pad_and_mask, plain_ids, prompt_ids, with_targets
 from .transfer import TransferCollator, tokenize_transfer
 from .unpaired import EitherCollator, StylePool, UnpairedCollator, tokenize_unpaired
@@ -24,6 +26,7 @@ __all__ = [
     "StylePool",
     "TransferCollator",
     "UnpairedCollator",
+    "align_words",
     "check_rows",
     "chosen_rows",
     "fill_prompt",
@@ -33,7 +36,9 @@ __all__ = [
     "plain_ids",
     "prompt_ids",
     "tokenize_classification",
+    "tokenize_token_classification",
     "tokenize_transfer",
     "tokenize_unpaired",
     "with_targets",
+    "words_of",
 ]

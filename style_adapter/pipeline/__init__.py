@@ -1,7 +1,7 @@
 """Texts in, texts of another style or classes out; and the way from a saved folder back to a model."""
 
 from .batches import evaluating, pad_id, prompt_of, rows_of
-from .classifying import classify
+from .classifying import classify, tag
 from .loading import ensure_padding, load, load_backbone
 from .rewriting import transfer
 
@@ -14,5 +14,6 @@ __all__ = [
     "pad_id",
     "prompt_of",
     "rows_of",
+    "tag",
     "transfer",
 ]

@@ -2,14 +2,16 @@
 
 from .classification import ClassificationTask
 from .setting import Setting
+from .token_classification import TokenClassificationTask
 from .transfer import TransferTask
 from .unpaired import UnpairedTask
 
-Task = type[TransferTask] | type[UnpairedTask] | type[ClassificationTask]
+Task = type[TransferTask] | type[UnpairedTask] | type[ClassificationTask] | type[TokenClassificationTask]
 TASKS: dict[str, Task] = {
     "transfer": TransferTask,
     "unpaired": UnpairedTask,
     "classification": ClassificationTask,
+    "token_classification": TokenClassificationTask,
 }
 
-__all__ = ["TASKS", "ClassificationTask", "Setting", "Task", "TransferTask", "UnpairedTask"]
+__all__ = ["TASKS", "ClassificationTask", "Setting", "Task", "TokenClassificationTask", "TransferTask", "UnpairedTask"]
