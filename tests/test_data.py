@@ -1,16 +1,21 @@
 """Columns into tensors, against batches made by hand."""
 
+from functools import partial
+
 import datasets
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from torch.utils.data import DataLoader
 from training_fixtures import END, PAD, byte_tokenizer, style_encoder, toy_rows
 from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, default_data_collator
 
 from style_adapter import StyleBank, StyleCollator
+from style_adapter.corruption import mask_tokens
 from style_adapter.data import (
     ClassificationCollator,
     Clock,
+    MaskedCollator,
     RowSeeds,
     TransferCollator,
     align_words,
@@ -19,10 +24,12 @@ from style_adapter.data import (
     fill_prompt,
     pad,
     tokenize_classification,
+    tokenize_masked,
     tokenize_token_classification,
     tokenize_transfer,
 )
 from style_adapter.functional import IGNORED
+from style_adapter.seeds import generator_of, row_seed
 
 BANK = StyleBank(("loud", "calm"))
 encode = style_encoder(BANK)
@@ -138,6 +145,72 @@ def test_a_tokenizer_that_cannot_align_words_is_refused():
         align_words(ByT5Tokenizer(), [["a"]])
 
 
+def masked_collator(clock: Clock, seed: int = 0) -> MaskedCollator:
+    """A collator of masks on the byte tokenizer's vocabulary, whose token 258 masks."""
+    mask = partial(mask_tokens, mask_id=258, vocab_size=259, special=(PAD, END), rate=0.3)
+    return MaskedCollator(ClassificationCollator(PAD, encode), mask, RowSeeds(seed, clock))
+
+
+def masked_rows() -> list[dict]:
+    """Five texts, tokenised."""
+    rows = datasets.Dataset.from_dict({"text": ["a cat sat", "on the mat", "and looked", "at me", "and went"]})
+    return list(tokenize_masked(rows, byte_tokenizer(mask_token="<mask>"), default_style="calm"))
+
+
+def test_masks_change_with_the_epoch_and_not_with_the_batch():
+    rows, clock = masked_rows(), Clock()
+    collate = masked_collator(clock)
+
+    def masked() -> list[list[int]]:
+        together = collate(rows)
+        kept = together["attention_mask"].bool()
+        alone = [collate([row]) for row in reversed(rows)][::-1]
+        for row, one in enumerate(alone):
+            assert together["input_ids"][row][kept[row]].tolist() == one["input_ids"][0].tolist()
+            assert together["labels"][row][kept[row]].tolist() == one["labels"][0].tolist()
+        return together["labels"].tolist()
+
+    first = masked()
+    clock.epoch = 1
+    second = masked()
+    assert all(one != other for one, other in zip(first, second, strict=True))
+    clock.epoch = 0
+    assert masked() == first
+    assert masked_collator(clock, seed=1)(rows)["labels"].tolist() != first
+    assert masked_collator(clock)(rows)["labels"].tolist() == first
+
+
+def test_masks_are_those_of_mask_tokens_with_the_rows_own_generator():
+    rows, clock = masked_rows(), Clock()
+    clock.epoch = 2
+    batch = masked_collator(clock, seed=7)(rows[3:4])
+    generator = generator_of(row_seed(7, 2, 3, use="mask"))
+    expected = mask_tokens(rows[3]["input_ids"], generator, mask_id=258, vocab_size=259, rate=0.3)
+    assert (batch["input_ids"][0].tolist(), batch["labels"][0].tolist()) == expected
+
+
+def test_rows_with_an_epoch_of_their_own_keep_their_masks():
+    rows, clock = [{**row, "epoch": 0} for row in masked_rows()], Clock()
+    collate = masked_collator(clock)
+    first = collate(rows)["labels"]
+    clock.epoch = 5
+    assert torch.equal(collate(rows)["labels"], first)
+
+
+def test_workers_that_outlive_an_epoch_see_the_clock():
+    clock = Clock()
+    options = {"num_workers": 1, "persistent_workers": True}
+    loader = DataLoader(masked_rows(), batch_size=5, collate_fn=masked_collator(clock), **options)
+    for epoch in range(3):
+        clock.epoch = epoch
+        assert torch.equal(next(iter(loader))["labels"], masked_collator(clock)(masked_rows())["labels"])
+
+
+def test_a_tokenizer_without_a_mask_is_refused():
+    with pytest.raises(ValueError, match=r"tokenizer.mask_token=None must be a token: .* or take task='generation'"):
+        tokenize_masked(datasets.Dataset.from_dict({"text": ["a"]}), byte_tokenizer())
+
+
 def test_text_pairs_are_tokenised_together_and_given_styles_are_kept():
     pairs = datasets.Dataset.from_dict({**CLASSES, "text_pair": ["x", "yz"], "style": ["loud", "calm"]})
     tokens = tokenize_classification(pairs, byte_tokenizer(), default_style="calm")
@@ -249,8 +322,14 @@ def test_data_that_could_not_be_learnt_from_are_refused(columns, task, message):
 
 @pytest.mark.parametrize(
     ("columns", "task"),
-    [(GOOD, "transfer"), (CLASSES, "classification"), (TAGGED, TAGS), ({**GOOD, "text": ["", None]}, "transfer")],
-    ids=["transfer", "classification", "token classification", "a column of another task"],
+    [
+        (GOOD, "transfer"),
+        (CLASSES, "classification"),
+        (TAGGED, TAGS),
+        ({"text": ["a"]}, "masked_lm"),
+        ({**GOOD, "text": ["", None]}, "transfer"),
+    ],
+    ids=["transfer", "classification", "token classification", "masks", "a column of another task"],
 )
 def test_data_that_can_be_learnt_from_pass(columns, task):
     check_rows(datasets.Dataset.from_dict(columns), task)

@@ -15,6 +15,7 @@ from training_fixtures import (
     gpt2_tagger,
     llama,
     llama_tagger,
+    masked_bert,
     randomised,
     style_encoder,
     t5,
@@ -111,6 +112,25 @@ def test_ce_of_words_equals_the_models_own_loss(backbone):
     torch.testing.assert_close(game(**batch).rows["ce"], torch.stack(own) * counts)
     nothing = batch | {"labels": torch.full_like(batch["labels"], IGNORED)}
     assert game(**nothing).rows["ce"].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_ce_of_masked_tokens_equals_the_models_own_loss_and_the_vocabularys_head_reads_them_alone():
+    tokens = [
+        {"input_ids": [5, 258, 7, 258], "label": [IGNORED, 6, IGNORED, 9], "style": "loud", "row_id": 0},
+        {"input_ids": [8, 9], "label": [8, IGNORED], "style": "calm", "row_id": 1},
+    ]
+    model = randomised(adapted(masked_bert(), task_type=None)).eval()
+    batch = ClassificationCollator(PAD, style_encoder(StyleBank(("loud", "calm"))))(tokens)
+    own = [
+        model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["label"]]), styles=row["style"]).loss
+        for row in tokens
+    ]
+    read = []
+    head = model.get_base_model().get_output_embeddings()
+    handle = head.register_forward_hook(lambda module, args, output: read.append(tuple(output.shape)))
+    torch.testing.assert_close(StyleGame(model, None)(**batch).rows["ce"], torch.stack(own) * torch.tensor([2, 1]))
+    handle.remove()
+    assert read == [(3, 259)]
 
 
 def test_padding_and_neighbours_do_not_change_a_row():

@@ -13,6 +13,7 @@ from training_fixtures import (
     llama,
     llama_classifier,
     llama_tagger,
+    masked_bert,
     randomised,
     t5,
     toy_rows,
@@ -186,6 +187,23 @@ def test_a_saved_tagger_knows_how_many_classes_it_tells_apart(tmp_path, backbone
     assert loaded.config.num_labels == 5
     for style in ("loud", "calm"):
         assert tag(loaded, tokenizer, texts, style) == tag(model, byte_tokenizer(), texts, style)
+
+
+def test_an_adapter_of_a_masked_language_model_loads_with_its_head(tmp_path):
+    """PEFT has no task type for it, and records the backbone's class instead."""
+    backbone = masked_bert()
+    backbone.save_pretrained(tmp_path / "base")
+    byte_tokenizer(mask_token="<mask>").save_pretrained(tmp_path / "base")
+    model = randomised(adapted(load_backbone(str(tmp_path / "base"), task_type="MASKED_LM"), task_type=None)).eval()
+    model.save_pretrained(tmp_path / "adapter")
+    loaded, tokenizer = load(str(tmp_path / "adapter"))
+    inputs = tokenizer("ab<mask>d", return_tensors="pt")
+    assert type(loaded.get_base_model()).__name__ == "BertForMaskedLM"
+    assert inputs["input_ids"][0, 2] == tokenizer.mask_token_id
+    with torch.no_grad():
+        loud, calm = (loaded(inputs["input_ids"], styles=style).logits for style in ("loud", "calm"))
+        torch.testing.assert_close(loud, model(inputs["input_ids"], styles="loud").logits)
+    assert not torch.allclose(loud, calm)
 
 
 def test_an_adapter_that_names_no_backbone_asks_for_one(tmp_path):

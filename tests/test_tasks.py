@@ -12,6 +12,7 @@ from training_fixtures import (
     llama_classifier,
     llama_tagger,
     make_trainer,
+    masked_bert,
     randomised,
     toy_rows,
 )
@@ -96,6 +97,72 @@ def test_words_without_a_label_are_not_scored_and_the_likelihood_is_a_labelled_w
     assert [int(count) for count in TASKS["token_classification"].count(batch)] == [2, 0, 0]
     scores = TASKS["token_classification"].score([[1, 1], [1]], rows, trainer.setting)
     assert scores == {"accuracy": 0.5, "macro_f1": pytest.approx((2 / 3 + 0) / 2), "style_score": scores["macro_f1"]}
+
+
+def styled_texts() -> datasets.Dataset:
+    """The style is in each pair of letters: "xax" is loud, "xbx" is calm."""
+    letters = {"loud": "a", "calm": "b"}
+    texts = [(f"{x}{letters[s]}{x} {y}{letters[s]}{y}", s) for x in "xyz" for y in "xyz" for s in ("loud", "calm")]
+    return datasets.Dataset.from_list([{"text": text, "style": style} for text, style in texts])
+
+
+def test_an_encoder_learns_to_tell_masked_tokens_by_the_style(tmp_path):
+    rows = styled_texts()
+    options = {"max_steps": 150, "logging_steps": 50.0, "per_device_train_batch_size": 18, "learning_rate": 3e-3}
+    model = adapted(masked_bert(), task_type=None)
+    task, tokenizer = "masked_lm", byte_tokenizer(mask_token="<mask>")
+    options |= {"tokenizer": tokenizer, "eval_dataset": rows, "task": task}
+    trainer = make_trainer(tmp_path, model=model, rows=rows, **options)
+    before = trainer.evaluate()
+    trainer.setting.draws.clock.epoch = 3
+    again = trainer.evaluate()
+    assert [again[name] for name in ("eval_loss", "eval_accuracy")] == [before["eval_loss"], before["eval_accuracy"]]
+    trainer.train()
+    after = trainer.evaluate()
+    assert before["eval_accuracy"] < 0.1
+    assert after["eval_accuracy"] == after["eval_style_score"] > 0.8
+    assert after["eval_loss"] < 0.4 * before["eval_loss"]
+    wrong = {"loud": "calm", "calm": "loud"}
+    swapped = rows.map(lambda row: {"style": wrong[row["style"]]})
+    assert trainer.evaluate(swapped)["eval_accuracy"] < after["eval_accuracy"] - 0.1
+
+
+def test_the_share_told_right_is_that_of_the_evaluations_own_batches(tmp_path):
+    rows = styled_texts()
+    model = randomised(adapted(masked_bert(), task_type=None))
+    task, tokenizer = "masked_lm", byte_tokenizer(mask_token="<mask>")
+    trainer = make_trainer(tmp_path, model=model, rows=rows, eval_dataset=rows, task=task, tokenizer=tokenizer)
+    batch = next(iter(trainer.get_eval_dataloader()))
+    logits = model.eval()(batch["input_ids"], batch["attention_mask"], styles=rows["style"][:8]).logits
+    masked = batch["labels"] != -100
+    told = (logits.argmax(-1) == batch["labels"])[masked].tolist()
+    assert [
+        right for text in TASKS[task].predict(trainer.eval_rows.select(range(8)), trainer.setting) for right in text
+    ] == told
+    some = trainer.eval_rows.select([1, 5, 6])  # what another process predicts of the same rows
+    assert TASKS[task].predict(some, trainer.setting) == [
+        TASKS[task].predict(trainer.eval_rows, trainer.setting)[i] for i in (1, 5, 6)
+    ]
+
+
+def test_each_epoch_begins_with_the_clock_set_and_draws_other_masks(tmp_path):
+    rows, seen = styled_texts(), []
+    model = adapted(masked_bert(), task_type=None)
+    task, tokenizer = "masked_lm", byte_tokenizer(mask_token="<mask>")
+    options = {"max_steps": -1, "num_train_epochs": 3.0, "per_device_train_batch_size": 18}
+    trainer = make_trainer(tmp_path, model=model, rows=rows, task=task, tokenizer=tokenizer, **options)
+    collate = trainer.data_collator
+
+    def noting(batch):
+        seen.append(
+            (trainer.setting.draws.clock.epoch, collate(sorted(batch, key=lambda row: row["row_id"]))["labels"])
+        )
+        return collate(batch)
+
+    trainer.data_collator = noting
+    trainer.train()
+    assert [epoch for epoch, _ in seen] == [0, 1, 2]
+    assert all(not torch.equal(seen[i][1], seen[j][1]) for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
 def test_rows_without_a_style_get_the_default_one(tmp_path):

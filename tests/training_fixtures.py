@@ -180,14 +180,16 @@ def arguments(folder: Path, **options: Any) -> StyleTrainingArguments:
     return StyleTrainingArguments(**defaults | options)
 
 
-def make_trainer(folder: Path, *, model: PeftModel | None = None, rows: Any = None, **options: Any) -> StyleTrainer:
+def make_trainer(
+    folder: Path, *, model: PeftModel | None = None, rows: Any = None, tokenizer: Any = None, **options: Any
+) -> StyleTrainer:
     """A trainer of the toy; options that `StyleTrainer` takes itself go there, the others are arguments."""
     own = {key: options.pop(key) for key in ("eval_dataset", "callbacks", "judge", "discriminator") if key in options}
     return StyleTrainer(
         model=adapted() if model is None else model,
         args=arguments(folder, **options),
         train_dataset=toy_rows() if rows is None else rows,
-        processing_class=byte_tokenizer(),
+        processing_class=byte_tokenizer() if tokenizer is None else tokenizer,
         **own,
     )
 

@@ -2,12 +2,14 @@
 
 Transfer rows have `source`, `target` and `style`, or `text` and `style` where no text has a counterpart;
 classification rows have `text` (and `text_pair`), `label` and, if styles matter, `style`; for token classification
-`text` is a list of words (or a text, split at white space) and `label` as many classes. A style is whatever
-`StyleBank.parse` takes: a name, several names, {name: weight}, or {"text_style": [...], "visual_style": [...]}.
+`text` is a list of words (or a text, split at white space) and `label` as many classes. Masked rows have `text` and, if
+styles matter, `style`. A style is whatever `StyleBank.parse` takes: a name, several names, {name: weight}, or
+{"text_style": [...], "visual_style": [...]}.
 """
 
 from .classification import ClassificationCollator, tokenize_classification
 from .clock import Clock, RowSeeds, chosen_rows
+from .masked import MaskedCollator, tokenize_masked
 from .rows import COLUMNS, check_rows, kind_of_rows
 from .styled import StyleCollator
 from .token_classification import align_words, tokenize_token_classification, words_of
@@ -20,6 +22,7 @@ __all__ = [
     "ClassificationCollator",
     "Clock",
     "EitherCollator",
+    "MaskedCollator",
     "RowSeeds",
     "StyleCollator",
     "StyleEncoding",
@@ -36,6 +39,7 @@ __all__ = [
     "plain_ids",
     "prompt_ids",
     "tokenize_classification",
+    "tokenize_masked",
     "tokenize_token_classification",
     "tokenize_transfer",
     "tokenize_unpaired",

@@ -11,11 +11,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "unpaired": ("text", "style"),
     "classification": ("text", "label"),
     "token_classification": ("text", "label"),
+    "masked_lm": ("text",),
 }
 TEXT_COLUMNS: dict[str, tuple[str, ...]] = {
     "transfer": ("source", "target"),
     "unpaired": ("text",),
     "classification": ("text", "text_pair"),
+    "masked_lm": ("text",),
 }
 
 

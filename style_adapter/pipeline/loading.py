@@ -6,6 +6,7 @@ from peft import PeftConfig, PeftModel, load_peft_weights
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -23,6 +24,7 @@ AUTO_MODELS: dict[str, Any] = {
     "SEQ_2_SEQ_LM": AutoModelForSeq2SeqLM,
     "SEQ_CLS": AutoModelForSequenceClassification,
     "TOKEN_CLS": AutoModelForTokenClassification,
+    "MASKED_LM": AutoModelForMaskedLM,  # not a task type of PEFT's
 }
 _HEADS = ("score.weight", "classifier.weight", "out_proj.weight")  # what ends transformers' classifiers
 
@@ -42,13 +44,22 @@ def load(adapter: str, *, base: str | None = None, dtype: str = "auto") -> tuple
     name = base or config.base_model_name_or_path
     if not name:
         raise ValueError(f"adapter {adapter!r} records no backbone; name it with base=... (--base)")
-    backbone = load_backbone(name, task_type=config.task_type, dtype=dtype, num_labels=_classes_of(adapter))
+    backbone = load_backbone(name, task_type=_head_of(config), dtype=dtype, num_labels=_classes_of(adapter))
     try:
         tokenizer = AutoTokenizer.from_pretrained(adapter)
     except (OSError, ValueError):
         tokenizer = AutoTokenizer.from_pretrained(name)
     ensure_padding(backbone, tokenizer)
     return PeftModel.from_pretrained(backbone, adapter).eval(), tokenizer
+
+
+def _head_of(config: PeftConfig) -> str | None:
+    """The head that the adapter was trained with: PEFT's task type or, where it has none, by the backbone's class.
+
+    PEFT records the class of a backbone without a task type, and has no task type for masked language models.
+    """
+    masked = (config.auto_mapping or {}).get("base_model_class", "").endswith("ForMaskedLM")
+    return config.task_type or ("MASKED_LM" if masked else None)
 
 
 def _classes_of(adapter: str) -> int | None:
@@ -71,7 +82,15 @@ def load_backbone(
     load_in_4bit: bool = False,
     num_labels: int | None = None,
 ) -> PreTrainedModel:
-    """The backbone `name` with the head that `task_type` needs; a causal or an encoder-decoder LM where it is None."""
+    """The backbone `name` with the head that `task_type` needs; a causal or an encoder-decoder LM where it is None.
+
+    Args:
+        name: Folder or hub id.
+        task_type: PEFT's, or "MASKED_LM", for which PEFT has none: leave the adapter's own task type out then.
+        dtype: Precision of the weights.
+        load_in_4bit: By bitsandbytes, as nf4.
+        num_labels: Classes of the head; what its config says if left out.
+    """
     options: dict[str, Any] = {"dtype": dtype}
     if load_in_4bit:
         options["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")

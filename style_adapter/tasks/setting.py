@@ -44,3 +44,8 @@ class Setting:
             return code.ids, code.weights
 
         return encode
+
+
+def row_ids_of(rows: Any) -> list[int]:
+    """What names each row where something is drawn for it: its column `row_id`, or its place."""
+    return list(rows["row_id"]) if "row_id" in rows.column_names else [*range(len(rows))]

@@ -79,7 +79,7 @@ class StyleTrainer(SavingTrainer):
         rows = self._prepared(train_dataset, self.task)
         collator: Any = self.task.collator(self.setting, train_dataset, rows)
         self.setting = replace(self.setting, pool=getattr(collator, "pool", None))
-        held_out = eval_dataset and self._prepared(eval_dataset, self.eval_task)
+        held_out = eval_dataset and self._prepared(eval_dataset, self.eval_task, epoch=0)
         if held_out and self.eval_task is not self.task:
             collator = EitherCollator(collator, self.eval_task.collator(self.setting, eval_dataset, held_out))
         super().__init__(
@@ -94,11 +94,15 @@ class StyleTrainer(SavingTrainer):
         )
         check_rewriting(hides_weights=self.hides_weights, sampled=game.rules.fakes == "sampled")
 
-    def _prepared(self, dataset: Any, task: Task) -> Any:
-        """`dataset` as the collator of `task` reads it, each style parsed once so that a typo stops here."""
+    def _prepared(self, dataset: Any, task: Task, *, epoch: int | None = None) -> Any:
+        """`dataset` as the collator of `task` reads it, each style parsed once so that a typo stops here.
+
+        With an `epoch`, what is drawn for each row is what that epoch draws, so that evaluations compare.
+        """
         for style in dataset["style"] if "style" in dataset.column_names else ():
             self.bank.parse(style)
-        return task.tokenize(dataset, self.setting)
+        tokens = task.tokenize(dataset, self.setting)
+        return tokens if epoch is None else tokens.add_column("epoch", [epoch] * len(tokens))
 
     def compute_loss(
         self,
@@ -197,13 +201,17 @@ class StyleTrainer(SavingTrainer):
         check_rows(eval_dataset, self.args.task, name="eval_dataset")
         kept, self.eval_rows = self.eval_rows, self._first_rows(eval_dataset)
         try:
-            return super().evaluate(self._prepared(eval_dataset, self.eval_task), ignore_keys, metric_key_prefix)
+            return super().evaluate(
+                self._prepared(eval_dataset, self.eval_task, epoch=0), ignore_keys, metric_key_prefix
+            )
         finally:
             self.eval_rows = kept
 
     def _first_rows(self, dataset: Any) -> Any:
-        """The rows that are rewritten and judged at an evaluation."""
-        return dataset.select(range(min(self.setting.args.eval_samples, len(dataset))))
+        """The rows that are rewritten and judged at an evaluation, with ids: each process takes some of them."""
+        rows = dataset.select(range(min(self.setting.args.eval_samples, len(dataset))))
+        kept = [name for name in rows.column_names if name != "row_id"]
+        return rows.select_columns(kept).add_column("row_id", [*range(len(rows))])
 
     def evaluation_loop(
         self,
