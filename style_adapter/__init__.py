@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .game import StyleGame
     from .loras import from_loras
     from .metrics import StyleJudge
-    from .pipeline import classify, load, tag, transfer
+    from .pipeline import classify, load, tag, transfer, write
     from .trainer import StyleTrainer
     from .training import write_report
 
@@ -57,6 +57,7 @@ __all__ = [
     "styles_of",
     "tag",
     "transfer",
+    "write",
     "write_card",
     "write_report",
 ]
@@ -76,6 +77,7 @@ _AT_FIRST_USE = {
     "load": "pipeline",
     "tag": "pipeline",
     "transfer": "pipeline",
+    "write": "pipeline",
     "write_report": "training",
 }
 

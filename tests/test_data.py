@@ -19,10 +19,12 @@ from style_adapter.data import (
     RowSeeds,
     TransferCollator,
     align_words,
+    as_transfer,
     check_rows,
     chosen_rows,
     fill_prompt,
     pad,
+    prompt_ids,
     tokenize_classification,
     tokenize_masked,
     tokenize_token_classification,
@@ -211,6 +213,24 @@ def test_a_tokenizer_without_a_mask_is_refused():
         tokenize_masked(datasets.Dataset.from_dict({"text": ["a"]}), byte_tokenizer())
 
 
+def test_generation_is_transfer_from_a_prompt_or_from_nothing():
+    rows = datasets.Dataset.from_dict({"text": ["AX", "B"], "prompt": ["a", None], "style": ["calm", "loud"]})
+    transfer = datasets.Dataset.from_dict({"source": ["a", ""], "target": ["AX", "B"], "style": ["calm", "loud"]})
+    found, expected = (
+        tokenize_transfer(given, byte_tokenizer(), prompt="{source}\n") for given in (as_transfer(rows), transfer)
+    )
+    assert found.to_list() == expected.to_list()
+    without = rows.remove_columns("prompt").add_column("source", ["a column", "of another task"])
+    assert as_transfer(without)["source"] == ["", ""]
+
+
+def test_a_text_follows_one_token_at_least():
+    rows = datasets.Dataset.from_dict({"source": ["", "a"], "target": ["B", "B"], "style": ["calm", "loud"]})
+    assert tokenize_transfer(rows, byte_tokenizer(), prompt="{source}")["prompt_ids"] == [[END], ids("a")]
+    opened = byte_tokenizer(bos_token="<s>")
+    assert prompt_ids(opened, "{source}", ["", "a"]) == [[opened.bos_token_id], ids("a")]
+
+
 def test_text_pairs_are_tokenised_together_and_given_styles_are_kept():
     pairs = datasets.Dataset.from_dict({**CLASSES, "text_pair": ["x", "yz"], "style": ["loud", "calm"]})
     tokens = tokenize_classification(pairs, byte_tokenizer(), default_style="calm")
@@ -311,6 +331,12 @@ GOOD = {"source": ["a", "b"], "target": ["A", "B"], "style": ["loud", "calm"]}
         ({"text": [" "], "label": [[1]]}, TAGS, r"rows\[0\]\['text'\]=' ' must be a text or a list of words"),
         ({"text": ["a"], "label": [1]}, TAGS, r"rows\[0\]\['label'\]=1 must be a list of class numbers, from 0"),
         ({"text": ["a"], "label": [["B"]]}, TAGS, r"rows\[0\]\['label'\]=\['B'\] must be a list of class numbers"),
+        (
+            {"text": ["a"], "style": ["loud"], "prompt": [3]},
+            "generation",
+            r"rows\[0\]\['prompt'\]=3 must be a text, or",
+        ),
+        ({"text": [""], "style": ["loud"]}, "generation", r"rows\[0\]\['text'\]='' must be a non-empty text"),
         ({name: [] for name in GOOD}, "transfer", r"rows has 0 rows and must have at least 1; check the files"),
         (GOOD, "translation", r"task='translation' must be one of transfer, unpaired, classification"),
     ],
@@ -327,9 +353,10 @@ def test_data_that_could_not_be_learnt_from_are_refused(columns, task, message):
         (CLASSES, "classification"),
         (TAGGED, TAGS),
         ({"text": ["a"]}, "masked_lm"),
+        ({"text": ["a", "b"], "style": ["loud", "calm"], "prompt": ["", None]}, "generation"),
         ({**GOOD, "text": ["", None]}, "transfer"),
     ],
-    ids=["transfer", "classification", "token classification", "masks", "a column of another task"],
+    ids=["transfer", "classification", "token classification", "masks", "generation", "a column of another task"],
 )
 def test_data_that_can_be_learnt_from_pass(columns, task):
     check_rows(datasets.Dataset.from_dict(columns), task)

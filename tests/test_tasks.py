@@ -1,5 +1,7 @@
 """What differs between tasks: classification trained and judged, styles that change the answer."""
 
+from dataclasses import replace
+
 import datasets
 import pytest
 import torch
@@ -9,15 +11,17 @@ from training_fixtures import (
     byte_tokenizer,
     gpt2_classifier,
     gpt2_tagger,
+    llama,
     llama_classifier,
     llama_tagger,
     make_trainer,
     masked_bert,
     randomised,
+    t5,
     toy_rows,
 )
 
-from style_adapter.pipeline import classify, tag
+from style_adapter.pipeline import classify, tag, write
 from style_adapter.style import StyleBank
 from style_adapter.tasks import TASKS, Setting, TransferTask
 
@@ -163,6 +167,53 @@ def test_each_epoch_begins_with_the_clock_set_and_draws_other_masks(tmp_path):
     trainer.train()
     assert [epoch for epoch, _ in seen] == [0, 1, 2]
     assert all(not torch.equal(seen[i][1], seen[j][1]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def story_rows() -> datasets.Dataset:
+    """What follows a prompt is loud or calm; without a prompt there is one text of each style."""
+    begun = [{"prompt": p, "text": p.upper() + " YES", "style": "loud"} for p in ("ab", "cd", "ef")]
+    begun += [{"prompt": p, "text": p + " no", "style": "calm"} for p in ("ab", "cd", "ef")]
+    free = [{"prompt": None, "text": "OH MY", "style": "loud"}, {"prompt": None, "text": "well then", "style": "calm"}]
+    return datasets.Dataset.from_list(begun + free)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_a_writer_learns_to_write_in_a_style_from_a_prompt_or_from_nothing(tmp_path, kind):
+    rows = story_rows()
+    options = {"max_steps": 150, "logging_steps": 50.0, "per_device_train_batch_size": 8, "adversary_start": 100}
+    options |= {"gate_learning_rate": 1e-2, "eval_max_new_tokens": 12}
+    # A tied head that is frozen bounds the likelihood by the size of its embeddings.
+    if kind == "t5":
+        model, options["max_steps"] = adapted(t5(initializer_factor=2.0), task_type="SEQ_2_SEQ_LM"), 250
+    else:
+        model = adapted(llama(initializer_range=0.5))
+    trainer = make_trainer(tmp_path, model=model, rows=rows, eval_dataset=rows, task="generation", **options)
+    assert trainer.model.discriminator is not None
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_loss"] < 0.1 * before["eval_loss"]
+    assert after["eval_style_accuracy"] > 0.8
+    assert after["eval_copy_rate"] > 0.5 > before["eval_copy_rate"]  # it was taught these texts and no others
+    assert after["eval_style_score"] == pytest.approx(after["eval_style_accuracy"] * after["eval_distinct_2"])
+    assert any("loss_d_adv" in line for line in trainer.state.log_history)
+    told = write(
+        model, byte_tokenizer(), ["cd", "cd", ""], ["loud", "calm", "loud"], temperature=0.0, max_new_tokens=12
+    )
+    assert told == [["CD YES"], ["cd no"], ["OH MY"]]
+
+
+def test_writing_is_scored_by_style_and_variety(tmp_path):
+    rows = story_rows()
+    trainer = make_trainer(tmp_path, rows=rows, task="generation")
+    setting = replace(trainer.setting, judge=TASKS["generation"].judge_of(rows, trainer.setting))
+    learnt = TASKS["generation"].score(list(rows["text"]), rows, setting)
+    assert learnt["style_accuracy"] == learnt["copy_rate"] == 1.0
+    assert learnt["distinct_2"] == learnt["style_score"] == 1.0  # eight texts of two words
+    repeated = TASKS["generation"].score(["AB YES"] * 8, rows, setting)
+    assert repeated["style_accuracy"] == 0.5
+    assert repeated["style_score"] == 0.5 / 8
+    assert TASKS["generation"].score([""] * 8, rows, setting)["style_score"] == 0.0
 
 
 def test_rows_without_a_style_get_the_default_one(tmp_path):

@@ -16,7 +16,8 @@ class ObjectiveOptions:
     task: str = option(
         "transfer",
         "transfer: source -> target in a style, or text alone, unpaired. classification: text -> label. "
-        "token_classification: words -> labels. masked_lm: text -> its masked tokens, for encoders.",
+        "token_classification: words -> labels. masked_lm: text -> its masked tokens, for encoders. "
+        "generation: a prompt, or nothing -> text in a style.",
         choices=tuple(COLUMNS),
     )
     max_length: int = option(512, "Most tokens a row may have; longer ones are refused.", bounds=">= 1")

@@ -22,9 +22,9 @@ class Clock:
     3
     """
 
-    def __init__(self) -> None:
-        """At epoch 0."""
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+    def __init__(self, epoch: int = 0) -> None:
+        """At `epoch`."""
+        self._epoch = torch.tensor(epoch).share_memory_()
 
     @property
     def epoch(self) -> int:

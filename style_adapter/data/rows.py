@@ -12,12 +12,15 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "classification": ("text", "label"),
     "token_classification": ("text", "label"),
     "masked_lm": ("text",),
+    "generation": ("text", "style"),
 }
+WRITTEN = ("transfer", "unpaired", "generation")  # tasks that write texts, which a discriminator can judge
 TEXT_COLUMNS: dict[str, tuple[str, ...]] = {
     "transfer": ("source", "target"),
     "unpaired": ("text",),
     "classification": ("text", "text_pair"),
     "masked_lm": ("text",),
+    "generation": ("text",),
 }
 
 
@@ -80,6 +83,13 @@ def _check_words(dataset: Any, name: str) -> None:
             )
 
 
+def _check_prompts(dataset: Any, name: str) -> None:
+    """Refuses the first prompt that is no text; an empty one is none."""
+    for row, prompt in enumerate(dataset["prompt"] if "prompt" in dataset.column_names else ()):
+        if not (prompt is None or isinstance(prompt, str)):
+            raise ValueError(f"{name}[{row}]['prompt']={prompt!r} must be a text, or None for no prompt; correct it")
+
+
 def _is_text(text: Any) -> bool:
     """Whether it is a text with something in it."""
     return isinstance(text, str) and bool(text.strip())
@@ -93,4 +103,5 @@ def _is_class(label: Any) -> bool:
 _FURTHER_CHECKS: dict[str, Callable[[Any, str], None]] = {
     "classification": _check_classes,
     "token_classification": _check_words,
+    "generation": _check_prompts,
 }

@@ -1,9 +1,10 @@
-"""Texts in, texts of another style or classes out; and the way from a saved folder back to a model."""
+"""Texts in, or nothing; texts of a style or classes out; and the way from a saved folder back to a model."""
 
 from .batches import evaluating, pad_id, prompt_of, rows_of
 from .classifying import classify, tag
 from .loading import ensure_padding, load, load_backbone
 from .rewriting import transfer
+from .writing import write
 
 __all__ = [
     "classify",
@@ -16,4 +17,5 @@ __all__ = [
     "rows_of",
     "tag",
     "transfer",
+    "write",
 ]

@@ -1,6 +1,7 @@
 """What differs between tasks: how rows are prepared, collated and counted, and how a model is judged on them."""
 
 from .classification import ClassificationTask
+from .generation import GenerationTask
 from .masked_lm import MaskedTask
 from .setting import Setting
 from .token_classification import TokenClassificationTask
@@ -13,6 +14,7 @@ Task = (
     | type[ClassificationTask]
     | type[TokenClassificationTask]
     | type[MaskedTask]
+    | type[GenerationTask]
 )
 TASKS: dict[str, Task] = {
     "transfer": TransferTask,
@@ -20,11 +22,13 @@ TASKS: dict[str, Task] = {
     "classification": ClassificationTask,
     "token_classification": TokenClassificationTask,
     "masked_lm": MaskedTask,
+    "generation": GenerationTask,
 }
 
 __all__ = [
     "TASKS",
     "ClassificationTask",
+    "GenerationTask",
     "MaskedTask",
     "Setting",
     "Task",

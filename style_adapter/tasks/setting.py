@@ -24,6 +24,7 @@ class Setting:
         args: The run's arguments.
         judge: Tells styles apart when transfers are scored.
         draws: The seeds of each row.
+        trained_on: The training rows, as they were given.
         pool: The training texts by style, where they are unpaired.
     """
 
@@ -32,6 +33,7 @@ class Setting:
     args: StyleTrainingArguments
     judge: StyleJudge | None = None
     draws: RowSeeds = field(default_factory=RowSeeds)
+    trained_on: Any = None
     pool: StylePool | None = None
 
     @property

@@ -87,6 +87,7 @@ def writer_of(model: PeftModel, args: StyleTrainingArguments, tokenizer: PreTrai
         return prompt_ids(tokenizer, prompt, plain)
 
     end = tokenizer.eos_token_id
+    longest = args.eval_max_new_tokens if args.task == "generation" else None  # a prompt says nothing of its text
     return Writer(
         fill,
         pad_id(tokenizer),
@@ -94,7 +95,7 @@ def writer_of(model: PeftModel, args: StyleTrainingArguments, tokenizer: PreTrai
         temperature=args.sampling_temperature,
         top_k=args.sampling_top_k,
         top_p=args.sampling_top_p,
-        room=args.sampling_length,
+        room=args.sampling_length or longest,
     )
 
 

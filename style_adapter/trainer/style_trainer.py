@@ -32,7 +32,7 @@ class StyleTrainer(SavingTrainer):
     Args:
         model: What `get_peft_model(backbone, StyleAdapterConfig(...))` gave.
         args: A `StyleTrainingArguments`.
-        train_dataset: Columns `source`, `target`, `style` for transfer.
+        train_dataset: The columns that the task needs: `source`, `target`, `style` for transfer; see `data.COLUMNS`.
         eval_dataset: The same columns; its first `eval_samples` rows are rewritten and judged.
         processing_class: The backbone's tokenizer.
         judge: Tells styles apart in evaluations; a `StyleJudge` of the training targets if left out. Never the
@@ -67,8 +67,7 @@ class StyleTrainer(SavingTrainer):
         self.bank, self.style_model = styles_of(model), model
         kind = kind_of_rows(train_dataset, args.task)
         self.task, self.eval_task = TASKS[kind], TASKS[kind_of_rows(eval_dataset or train_dataset, args.task)]
-        self.setting = Setting(model, processing_class, args, judge, RowSeeds(args.seed))
-        self._judged_on = train_dataset
+        self.setting = Setting(model, processing_class, args, judge, RowSeeds(args.seed), train_dataset)
         self.eval_rows = eval_dataset and self._first_rows(eval_dataset)
         self._record = GameRecord()
         self._discriminator_norm: float | None = None
@@ -236,5 +235,5 @@ class StyleTrainer(SavingTrainer):
             predictions = self.eval_task.predict(rows.select(mine), self.setting)
         found = dict(gather_object(list(zip(mine, predictions, strict=True))))
         if self.setting.judge is None:
-            self.setting = replace(self.setting, judge=self.task.judge_of(self._judged_on, self.setting))
+            self.setting = replace(self.setting, judge=self.task.judge_of(self.setting.trained_on, self.setting))
         return self.eval_task.score([found[i] for i in range(len(rows))], rows, self.setting)
