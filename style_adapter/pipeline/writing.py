@@ -50,7 +50,8 @@ def write(  # noqa: PLR0913 - one option a way to draw
 ) -> list[list[str]]:
     """`samples` texts for each prompt, drawn in its style: sample k of row r is a pure function of (seed, r, k).
 
-    Neither the batch nor the other rows change a text, up to rounding where two tokens are as likely.
+    Neither the batch nor the other rows change a text, up to rounding: in bf16 two tokens that are almost as likely may
+    change places.
 
     Args:
         model: A model with a style adapter, trained by `task="generation"`; any other writes too.
