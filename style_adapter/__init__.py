@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .game import StyleGame
     from .loras import from_loras
     from .metrics import StyleJudge
-    from .pipeline import classify, load, transfer
+    from .pipeline import classify, load, tag, transfer, write
     from .trainer import StyleTrainer
     from .training import write_report
 
@@ -55,7 +55,9 @@ __all__ = [
     "push_to_hub",
     "styled",
     "styles_of",
+    "tag",
     "transfer",
+    "write",
     "write_card",
     "write_report",
 ]
@@ -73,7 +75,9 @@ _AT_FIRST_USE = {
     "export_lora": "export",
     "from_loras": "loras",
     "load": "pipeline",
+    "tag": "pipeline",
     "transfer": "pipeline",
+    "write": "pipeline",
     "write_report": "training",
 }
 

@@ -62,6 +62,19 @@ print(transfer(model, tokenizer, ["your text"], 0.7 * bank[{first}] + 0.3 * bank
 
 model, tokenizer = load({repo}{where})
 print(classify(model, tokenizer, ["your text"]))""",
+    "token_classification": """from style_adapter import load, tag
+
+model, tokenizer = load({repo}{where})
+print(tag(model, tokenizer, ["your words"], {first}))""",
+    "masked_lm": """from style_adapter import load
+
+model, tokenizer = load({repo}{where})
+inputs = tokenizer("your " + tokenizer.mask_token, return_tensors="pt")
+print(tokenizer.decode(model(**inputs, styles={first}).logits.argmax(-1)[0]))""",
+    "generation": """from style_adapter import load, write
+
+model, tokenizer = load({repo}{where})
+print(write(model, tokenizer, ["your prompt, or nothing"], {first}, samples=3))""",
 }
 _EXPORT = """`style-adapter export --adapter {repo_word} --style {first_word} OUT` writes one style, or a mixture, as a
 plain LoRA that stock PEFT, vLLM or diffusers load without this package."""
@@ -80,7 +93,10 @@ _AUTO_CLASS = {
     "CAUSAL_LM": "AutoModelForCausalLM",
     "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
     "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "MASKED_LM": "AutoModelForMaskedLM",
 }
+_TASK_OF_HEAD = {"SEQ_CLS": "classification", "TOKEN_CLS": "token_classification", "MASKED_LM": "masked_lm"}
 _SHOWN = 50  # styles, and options of them, that a card lists by name
 
 
@@ -126,7 +142,7 @@ def write_card(
         count=f"{len(names)} style{'s' if len(names) > 1 else ''}",
         names=", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else ""),
         measured=measured.strip(),
-        **_ways_in(config, title, base, lora or {}),
+        **_ways_in(config, title, base, lora or {}, head=_head_of(model), task=(_TASK.findall(measured) or [""])[0]),
     )
     card.save(path)
     return card
@@ -156,10 +172,18 @@ def beyond_lora(config: StyleAdapterConfig) -> list[str]:
     return [*backbone, *biases, *(f"`{name}`" for name in config.modules_to_save or ())]
 
 
-def _ways_in(config: StyleAdapterConfig, repo: str, base: str | None, lora: Mapping[str, str]) -> dict[str, str]:
-    """The two snippets: with this package, and without."""
-    task_type = str(getattr(config.task_type, "value", config.task_type))
-    kind = "classification" if task_type == "SEQ_CLS" else "transfer"
+def _head_of(model: PeftModel) -> str:
+    """PEFT's task type, or MASKED_LM, for which PEFT has none."""
+    task_type = model.peft_config[model.active_adapters[0]].task_type
+    masked = task_type is None and type(model.get_base_model()).__name__.endswith("ForMaskedLM")
+    return "MASKED_LM" if masked else str(getattr(task_type, "value", task_type))
+
+
+def _ways_in(
+    config: StyleAdapterConfig, repo: str, base: str | None, lora: Mapping[str, str], *, head: str, task: str
+) -> dict[str, str]:
+    """The two snippets: with this package, and without; the first is of the head's task, or of the run's."""
+    kind = _TASK_OF_HEAD.get(head, task if task == "generation" else "transfer")
     names = config.styles
     strings = {"repo": repo, "first": names[0], "last": names[-1], "base": base or _UNNAMED}
     facts = {name: json.dumps(text, ensure_ascii=False) for name, text in strings.items()}  # as Python writes them too
@@ -169,7 +193,7 @@ def _ways_in(config: StyleAdapterConfig, repo: str, base: str | None, lora: Mapp
         without = _LOST.format(**facts, lost=" and ".join(beyond_lora(config)))
     elif lora:
         facts |= {"which": _which(lora, names), "folder": json.dumps(next(iter(lora.values())), ensure_ascii=False)}
-        without = _LORA.format(**facts, auto_class=_AUTO_CLASS.get(task_type, "AutoModel"))
+        without = _LORA.format(**facts, auto_class=_AUTO_CLASS.get(head, "AutoModel"))
         without += f"\n\n{_EXPORT.format(**facts)}"
     else:
         without = _EXPORT.format(**facts)
@@ -186,6 +210,7 @@ def _which(lora: Mapping[str, str], names: Sequence[str]) -> str:
     return f"{'each style' if len(lora) == len(names) else 'some styles'} ({listed})"
 
 
+_TASK = re.compile(r"^- `task`: (\w+)$", re.MULTILINE)  # as `_option_list` writes it
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 _FIRST_MEASURED = "## Numbers\n"
 

@@ -1,4 +1,4 @@
-"""The terminal: `style-adapter train | transfer | evaluate | export | push`."""
+"""The terminal: `style-adapter train | transfer | write | evaluate | export | push`."""
 
 import argparse
 import re
@@ -26,8 +26,7 @@ def train(options: argparse.Namespace) -> None:
     if not recipe.training.should_save:  # another process says it
         return
     print(f"Saved to {folder}.")
-    if recipe.training.task == "transfer":
-        print(f"Try: style-adapter transfer --adapter {folder} --style {recipe.adapter.styles[-1]} TEXT")
+    print(f"Try: {TRIALS[recipe.training.task].format(folder=folder, style=recipe.adapter.styles[-1])}")
 
 
 def transfer(options: argparse.Namespace) -> None:
@@ -41,6 +40,28 @@ def transfer(options: argparse.Namespace) -> None:
         model, tokenizer, texts, options.style, batch_size=options.batch_size, num_beams=options.num_beams
     )
     lines = (" ".join(text.split("\n")) for text in results)  # one line a text, so that lines go together
+    _write("".join(f"{line}\n" for line in lines), options.output)
+
+
+def write(options: argparse.Namespace) -> None:
+    """Write texts in a style, from prompts (arguments, or --input file, one a line) or from nothing."""
+    from .pipeline import load
+    from .pipeline import write as draw
+
+    prompts = list(options.text) or (_lines(options.input) if options.input else [""])
+    model, tokenizer = load(options.adapter, base=options.base)
+    texts = draw(
+        model,
+        tokenizer,
+        prompts,
+        options.style,
+        samples=options.samples,
+        temperature=options.temperature,
+        max_new_tokens=options.max_new_tokens,
+        seed=options.seed,
+        batch_size=options.batch_size,
+    )
+    lines = (" ".join(text.split("\n")) for drawn in texts for text in drawn)
     _write("".join(f"{line}\n" for line in lines), options.output)
 
 
@@ -93,9 +114,19 @@ def push(options: argparse.Namespace) -> None:
     print(commit)
 
 
+# What to do with a trained adapter, by task.
+TRIALS = {
+    "transfer": "style-adapter transfer --adapter {folder} --style {style} TEXT",
+    "unpaired": "style-adapter transfer --adapter {folder} --style {style} TEXT",
+    "generation": "style-adapter write --adapter {folder} --style {style} --samples 3",
+    "classification": "style_adapter.classify(*style_adapter.load({folder!r}), ['some text'], {style!r}) in Python",
+    "token_classification": "style_adapter.tag(*style_adapter.load({folder!r}), ['some words'], {style!r}) in Python",
+    "masked_lm": "model, tokenizer = style_adapter.load({folder!r}); model(**inputs, styles={style!r}) in Python",
+}
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": train,
     "transfer": transfer,
+    "write": write,
     "evaluate": evaluate,
     "export": export,
     "push": push,
@@ -115,16 +146,16 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["train"].usage = "style-adapter train [-h] [recipe] [--OPTION VALUE ...]"
     parsers["train"].add_argument("recipe", nargs="?", help="YAML file of `option: value` lines")
     add_options(parsers["train"])
-    for name in ("transfer", "evaluate", "export", "push"):
+    for name in ("transfer", "write", "evaluate", "export", "push"):
         if name != "push":
             parsers[name].add_argument("--adapter", required=True, help="Folder or hub id of the adapter")
         parsers[name].add_argument(
             "--base", help="Folder or hub id of the backbone, where the recorded one is not at hand"
         )
-    for name in ("transfer", "evaluate"):
+    for name in ("transfer", "write", "evaluate"):
         parsers[name].add_argument("--batch-size", type=int, default=32, help="Texts generated at once (default: 32)")
         parsers[name].add_argument("--output", type=Path, help="File to write instead of the terminal, or beside it")
-    for name in ("transfer", "export"):
+    for name in ("transfer", "write", "export"):
         parsers[name].add_argument(
             "--style", type=parse_value, help="A style's name, or a mixture such as '{kjv: 0.7, modern: 0.3}'"
         )
@@ -135,6 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["transfer"].add_argument(
         "--num-beams", type=int, default=1, help="Beams of the search (default: 1, greedy)"
     )
+    _add_drawing(parsers["write"])
     parsers["evaluate"].add_argument("--data", required=True, help="Test rows: source, target, style")
     parsers["evaluate"].add_argument("--judge-data", required=True, help="Rows the judge of styles is fitted on")
     parsers["export"].add_argument("folder", type=Path, help="Folder for the LoRA")
@@ -144,6 +176,18 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["push"].add_argument("--private", action="store_true", help="Make a new repo private")
     parsers["push"].add_argument("--revision", help="Branch to upload to, made if missing (default: main)")
     return parser
+
+
+def _add_drawing(parser: argparse.ArgumentParser) -> None:
+    """What texts are drawn from, and how."""
+    parser.add_argument("text", nargs="*", help="Prompts; none: the style alone")
+    parser.add_argument("--input", type=Path, help="File with one prompt a line; '-': standard input")
+    parser.add_argument("--samples", type=int, default=1, help="Texts a prompt (default: 1)")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="Below 1 texts are more alike (default: 1; 0: the likeliest)"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=128, help="Most tokens of a text (default: 128)")
+    parser.add_argument("--seed", type=int, default=0, help="Another one draws other texts (default: 0)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

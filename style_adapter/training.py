@@ -16,6 +16,9 @@ from .plots import plot_losses, plot_styles
 from .recipe import Recipe
 from .trainer import StyleTrainer
 
+# The heads of tasks that write no text; those that do keep the language model's own.
+HEADS = {"classification": "SEQ_CLS", "token_classification": "TOKEN_CLS", "masked_lm": "MASKED_LM"}
+
 
 def run(recipe: Recipe) -> str:
     """Trains what `recipe` says; adapter, discriminator, tokenizer, card and plots stand in its `output_dir`.
@@ -62,20 +65,18 @@ def build(recipe: Recipe, rows: Any) -> tuple[PeftModel, PreTrainedTokenizerBase
     """The backbone with a fresh adapter, and its tokenizer."""
     task = recipe.training.task
     check_rows(rows, task, name=recipe.data.train_file)
-    classes = max(rows["label"]) + 1 if task == "classification" else None
     backbone = load_backbone(
         recipe.model.model_name_or_path,
-        task_type="SEQ_CLS" if task == "classification" else None,
+        task_type=HEADS.get(task),
         dtype=recipe.model.dtype,
         load_in_4bit=recipe.model.load_in_4bit,
-        num_labels=classes,
+        num_labels=_class_count(rows, task),
     )
     tokenizer = AutoTokenizer.from_pretrained(recipe.model.model_name_or_path)
     if recipe.model.base_model_id:
         backbone.name_or_path = backbone.config._name_or_path = recipe.model.base_model_id
     ensure_padding(backbone, tokenizer)
-    if recipe.adapter.task_type is None:
-        recipe.adapter.task_type = _task_type(task, backbone.config.is_encoder_decoder)
+    recipe.adapter.task_type = _task_type(recipe, backbone.config.is_encoder_decoder)
     return get_peft_model(backbone, recipe.adapter), tokenizer
 
 
@@ -97,8 +98,26 @@ def load_rows(source: str, *, split: str = "train") -> datasets.Dataset:
     return datasets.load_dataset(source, split=split)
 
 
-def _task_type(task: str, encoder_decoder: bool) -> TaskType:
-    """PEFT's name for the task."""
+def _class_count(rows: Any, task: str) -> int | None:
+    """How many classes the labels of `rows` name; None for a task without classes."""
     if task == "classification":
-        return TaskType.SEQ_CLS
-    return TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM
+        return max(rows["label"]) + 1
+    if task == "token_classification":
+        return max(label for labels in rows["label"] for label in labels) + 1
+    return None
+
+
+def _task_type(recipe: Recipe, encoder_decoder: bool) -> TaskType | None:
+    """PEFT's name for the head; None for masked language models, for which it has none and records their class instead.
+
+    Raises:
+        ValueError: The recipe says another.
+    """
+    head = HEADS.get(recipe.training.task) or ("SEQ_2_SEQ_LM" if encoder_decoder else "CAUSAL_LM")
+    fitting = None if head == "MASKED_LM" else TaskType(head)
+    if recipe.adapter.task_type not in (None, fitting):
+        raise ValueError(
+            f"task_type={str(recipe.adapter.task_type)!r} must be {fitting and fitting.value!r} for "
+            f"task={recipe.training.task!r}; leave it out"
+        )
+    return fitting

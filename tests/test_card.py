@@ -10,13 +10,15 @@ from training_fixtures import (
     byte_tokenizer,
     llama,
     llama_classifier,
+    llama_tagger,
     make_trainer,
+    masked_bert,
     randomised,
     t5,
 )
 
 from style_adapter.card import has_card, hub_base, write_card
-from style_adapter.pipeline import classify, transfer
+from style_adapter.pipeline import classify, tag, transfer, write
 
 RECIPE = {"r": 8, "styles": ["loud", "calm"], "prompt": "{source}\n"}
 
@@ -69,11 +71,11 @@ def test_no_path_of_this_machine_is_in_the_card(tmp_path, monkeypatch, base):
     assert ModelCard(text).data.base_model is None
 
 
-def run_snippet(model, folder: Path, capsys) -> str:
+def run_snippet(model, folder: Path, capsys, *, tokenizer=None, **card) -> str:
     """What the card's first snippet prints; the backbone, which is no hub's, put where the card asks for it."""
     model.save_pretrained(folder / "adapter")
-    byte_tokenizer().save_pretrained(folder / "adapter")
-    text = str(write_card(model, folder / "adapter", repo=str(folder / "adapter")))
+    (tokenizer or byte_tokenizer()).save_pretrained(folder / "adapter")
+    text = str(write_card(model, folder / "adapter", repo=str(folder / "adapter"), **card))
     snippet = text.split("```python\n")[1].split("```", maxsplit=1)[0]
     asked = 'base="the backbone that it was trained on"'
     assert asked in snippet
@@ -97,6 +99,31 @@ def test_the_snippet_of_a_classifiers_card_runs(tmp_path, capsys):
     model = named(randomised(adapted(backbone, task_type="SEQ_CLS")), str(tmp_path / "base"))
     expected = classify(model.eval(), byte_tokenizer(), ["your text"])
     assert run_snippet(model, tmp_path, capsys) == f"{expected}\n"
+
+
+def test_the_snippet_of_a_taggers_card_runs(tmp_path, capsys):
+    llama_tagger(num_labels=3).save_pretrained(tmp_path / "base")
+    model = named(randomised(adapted(llama_tagger(num_labels=3), task_type="TOKEN_CLS")), str(tmp_path / "base"))
+    expected = tag(model.eval(), byte_tokenizer(), ["your words"], "loud")
+    assert run_snippet(model, tmp_path, capsys) == f"{expected}\n"
+
+
+def test_the_snippet_of_a_masked_language_models_card_runs(tmp_path, capsys):
+    masked_bert().save_pretrained(tmp_path / "base")
+    model, tokenizer = randomised(adapted(masked_bert(), task_type=None)), byte_tokenizer(mask_token="<mask>")
+    ids = tokenizer("your <mask>", return_tensors="pt")["input_ids"]
+    expected = tokenizer.decode(model.eval()(ids, styles="loud").logits.argmax(-1)[0])
+    assert run_snippet(named(model, str(tmp_path / "base")), tmp_path, capsys, tokenizer=tokenizer) == f"{expected}\n"
+
+
+def test_the_snippet_of_a_writers_card_runs_and_stays_when_the_card_is_written_again(tmp_path, capsys):
+    llama().save_pretrained(tmp_path / "base")
+    model = named(randomised(adapted()).eval(), str(tmp_path / "base"))
+    expected = write(model, byte_tokenizer(), ["your prompt, or nothing"], "loud", samples=3)
+    assert run_snippet(model, tmp_path, capsys, recipe={"task": "generation"}) == f"{expected}\n"
+    again = str(write_card(model, tmp_path / "adapter"))
+    assert "print(write(model, tokenizer" in again
+    assert "print(transfer(" not in again
 
 
 def test_the_class_of_the_backbone_fits_the_task(tmp_path):

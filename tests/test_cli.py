@@ -13,12 +13,22 @@ import torch
 import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
-from training_fixtures import SOURCES, byte_tokenizer, llama, llama_classifier, t5, toy_rows, trained_toy
+from training_fixtures import (
+    SOURCES,
+    byte_tokenizer,
+    llama,
+    llama_classifier,
+    llama_tagger,
+    masked_bert,
+    t5,
+    toy_rows,
+    trained_toy,
+)
 from transformers import AutoModelForCausalLM
 
 from style_adapter import styles_of
 from style_adapter.cli import main
-from style_adapter.pipeline import classify, load, transfer
+from style_adapter.pipeline import classify, load, tag, transfer
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +140,50 @@ def test_a_classifier_is_trained_and_loaded_with_its_classes(folder):
     model, tokenizer = load(str(folder / "out"))
     assert model.config.num_labels == 3
     assert classify(model, tokenizer, ["ab", "ba", "ac", "bc"]) == [2, 0, 2, 0]
+
+
+def test_a_tagger_is_trained_and_loaded_with_its_classes(folder, capsys):
+    llama_tagger().save_pretrained(folder / "base")
+    rows = [{"text": words, "label": [int("a" in word) for word in words.split()]} for words in ("a b", "b ab", "c a")]
+    datasets.Dataset.from_list(rows).to_json(folder / "rows.jsonl")
+    assert main(["train", write_recipe(folder, task="token_classification", max_steps=60)]) == 0
+    assert "Try: style_adapter.tag(*style_adapter.load('" in capsys.readouterr().out
+    model, tokenizer = load(str(folder / "out"))
+    assert model.config.num_labels == 2
+    assert tag(model, tokenizer, ["a b", "b ab", "c a"]) == [[1, 0], [0, 1], [0, 1]]
+    assert "print(tag(model, tokenizer" in (folder / "out" / "README.md").read_text("utf-8")
+
+
+def test_a_masked_language_model_is_trained_and_loaded_with_its_head(folder, capsys):
+    masked_bert().save_pretrained(folder / "base")
+    byte_tokenizer(mask_token="<mask>").save_pretrained(folder / "base")
+    datasets.Dataset.from_dict({"text": ["abc", "abd"], "style": ["loud", "calm"]}).to_json(folder / "rows.jsonl")
+    evaluations = {"eval_file": str(folder / "rows.jsonl"), "eval_strategy": "steps", "eval_steps": 1}
+    assert main(["train", write_recipe(folder, task="masked_lm", **evaluations)]) == 0
+    assert "Try: model, tokenizer = style_adapter.load('" in capsys.readouterr().out
+    model, tokenizer = load(str(folder / "out"))
+    assert model(**tokenizer("ab<mask>", return_tensors="pt"), styles="calm").logits.shape == (1, 3, 259)
+    assert "tokenizer.mask_token" in (folder / "out" / "README.md").read_text("utf-8")
+
+
+def test_a_writer_is_trained_and_writes(folder, capsys):
+    rows = [{"text": "OH MY", "style": "loud"}, {"text": "oh my", "style": "calm"}]
+    datasets.Dataset.from_list(rows).to_json(folder / "rows.jsonl")
+    llama(initializer_range=0.5).save_pretrained(folder / "base")
+    options = {"max_steps": 60, "adversary_fraction": 0, "eval_file": str(folder / "rows.jsonl")}
+    options |= {"eval_strategy": "steps", "eval_steps": 60, "eval_max_new_tokens": 8}
+    assert main(["train", write_recipe(folder, task="generation", **options)]) == 0
+    said = capsys.readouterr().out
+    assert f"Try: style-adapter write --adapter {folder / 'out'} --style calm --samples 3" in said
+    assert "eval_distinct_2" in said
+    adapter = str(folder / "out")
+    assert main(["write", "--adapter", adapter, "--style", "calm", "--samples", "2", "--temperature", "0"]) == 0
+    assert capsys.readouterr().out == "oh my\noh my\n"
+    (folder / "prompts.txt").write_text("\n\n", "utf-8")
+    given = ["--input", str(folder / "prompts.txt"), "--output", str(folder / "texts.txt"), "--temperature", "0"]
+    assert main(["write", "--adapter", adapter, *given, "--max-new-tokens", "8"]) == 0
+    assert (folder / "texts.txt").read_text("utf-8") == "OH MY\nOH MY\n"
+    assert "print(write(model, tokenizer" in (folder / "out" / "README.md").read_text("utf-8")
 
 
 def test_an_encoder_decoder_is_trained_by_the_same_recipe(folder):
@@ -267,6 +321,8 @@ def test_help_of_train_shows_options_of_all_four_sections(capsys):
         (["transfer", "--adapter", "/nowhere", "x"], "/nowhere"),
         (["transfer", "--adapter", "ADAPTER", "--input", "gone.txt"], "No such file or directory: 'gone.txt'"),
         (["transfer", "x"], "the following arguments are required: --adapter"),
+        (["write", "--adapter", "ADAPTER", "--samples", "0"], "samples=0 and max_new_tokens=128 must be >= 1"),
+        (["write", "--adapter", "ADAPTER", "--temperature", "-1"], "temperature=-1.0 must be >= 0"),
         (["export", "--adapter", "ADAPTER", "--style", "[loud, calm]", "OUT"], "2 styles must be 1 to merge or export"),
         (["dance"], "invalid choice: 'dance'"),
     ],

@@ -8,10 +8,14 @@ import torch
 from training_fixtures import (
     PAD,
     adapted,
+    bert_tagger,
     byte_tokenizer,
     gpt2,
     gpt2_classifier,
+    gpt2_tagger,
     llama,
+    llama_tagger,
+    masked_bert,
     randomised,
     style_encoder,
     t5,
@@ -21,7 +25,7 @@ from training_fixtures import (
 
 from style_adapter import StyleBank
 from style_adapter.adversary import StyleDiscriminator, find_blocks
-from style_adapter.data import ClassificationCollator, tokenize_classification
+from style_adapter.data import ClassificationCollator, tokenize_classification, tokenize_token_classification
 from style_adapter.functional import IGNORED
 from style_adapter.game import (
     DISCRIMINATOR_TERMS,
@@ -89,6 +93,44 @@ def test_ce_of_classes_equals_the_models_own_loss():
         for row in tokens
     ]
     torch.testing.assert_close(game(**batch).rows["ce"], torch.stack(own))
+
+
+@pytest.mark.parametrize("backbone", [bert_tagger, gpt2_tagger, llama_tagger])
+def test_ce_of_words_equals_the_models_own_loss(backbone):
+    rows = datasets.Dataset.from_dict(
+        {"text": ["ab c", "c", "d é f"], "label": [[1, 2], [0], [2, IGNORED, 1]], "style": ["loud", "calm", "loud"]}
+    )
+    model = randomised(adapted(backbone(num_labels=3), task_type="TOKEN_CLS")).eval()
+    game = StyleGame(model, None)
+    tokens = tokenize_token_classification(rows, byte_tokenizer())
+    batch = ClassificationCollator(PAD, style_encoder(StyleBank(("loud", "calm"))))(list(tokens))
+    own = [
+        model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["label"]]), styles=row["style"]).loss
+        for row in tokens
+    ]
+    counts = torch.tensor([2, 1, 2])
+    torch.testing.assert_close(game(**batch).rows["ce"], torch.stack(own) * counts)
+    nothing = batch | {"labels": torch.full_like(batch["labels"], IGNORED)}
+    assert game(**nothing).rows["ce"].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_ce_of_masked_tokens_equals_the_models_own_loss_and_the_vocabularys_head_reads_them_alone():
+    tokens = [
+        {"input_ids": [5, 258, 7, 258], "label": [IGNORED, 6, IGNORED, 9], "style": "loud", "row_id": 0},
+        {"input_ids": [8, 9], "label": [8, IGNORED], "style": "calm", "row_id": 1},
+    ]
+    model = randomised(adapted(masked_bert(), task_type=None)).eval()
+    batch = ClassificationCollator(PAD, style_encoder(StyleBank(("loud", "calm"))))(tokens)
+    own = [
+        model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["label"]]), styles=row["style"]).loss
+        for row in tokens
+    ]
+    read = []
+    head = model.get_base_model().get_output_embeddings()
+    handle = head.register_forward_hook(lambda module, args, output: read.append(tuple(output.shape)))
+    torch.testing.assert_close(StyleGame(model, None)(**batch).rows["ce"], torch.stack(own) * torch.tensor([2, 1]))
+    handle.remove()
+    assert read == [(3, 259)]
 
 
 def test_padding_and_neighbours_do_not_change_a_row():

@@ -16,6 +16,7 @@ from style_adapter.metrics import (
     TransferScore,
     bleu,
     copy_rate,
+    repeat_rate,
     score_transfer,
     sentence_bleu,
     style_score,
@@ -91,6 +92,10 @@ def test_sentence_bleu_equals_sacrebleu_line_by_line():
 
 def test_copy_rate_counts_lines_that_differ_in_whitespace_alone():
     assert copy_rate(["a b", " a  b ", "A b", "a"], ["a b", "a b", "a b", "a b"]) == 0.5
+
+
+def test_repeat_rate_counts_texts_that_differ_from_a_known_one_in_whitespace_alone():
+    assert repeat_rate(["a b", " a  b ", "A b", "c"], ["x", "a b"]) == 0.5
 
 
 def test_judge_predicts_unseen_words_of_a_style_and_its_accuracy_is_scikit_learns(judge):

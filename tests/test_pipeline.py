@@ -6,10 +6,14 @@ from training_fixtures import (
     PAD,
     SOURCES,
     adapted,
+    bert_tagger,
     byte_tokenizer,
     gpt2_classifier,
+    gpt2_tagger,
     llama,
     llama_classifier,
+    llama_tagger,
+    masked_bert,
     randomised,
     t5,
     toy_rows,
@@ -18,7 +22,9 @@ from training_fixtures import (
 from transformers import BartConfig, BartForConditionalGeneration
 
 from style_adapter import OFF, styles_of
-from style_adapter.pipeline import classify, ensure_padding, load, load_backbone, pad_id, transfer
+from style_adapter.estimators import sample_tokens
+from style_adapter.pipeline import classify, ensure_padding, load, load_backbone, pad_id, tag, transfer, write
+from style_adapter.seeds import gumbel_tokens, row_seed
 
 
 @pytest.fixture
@@ -104,6 +110,76 @@ def test_encoder_decoders_give_a_text_the_same_answer_alone_and_beside_a_longer_
     assert len(set(together)) > 1
 
 
+# Writing
+
+
+def writer(kind: str, **options):
+    """A model with a random adapter, so that texts of different styles, samples and noise differ."""
+    backbone = t5(initializer_factor=4.0) if kind == "t5" else llama()
+    task_type = "SEQ_2_SEQ_LM" if kind == "t5" else "CAUSAL_LM"
+    return randomised(adapted(backbone, task_type=task_type, **options))
+
+
+@pytest.mark.parametrize("noise_dim", [0, 2])
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_sampled_text_is_the_same_in_any_batch(kind, noise_dim):
+    model, tokenizer = writer(kind, noise_dim=noise_dim), byte_tokenizer()
+    prompts, styles = ["ab", "", "a longer prompt", "cd", "ab"], ["loud", "calm", "loud", "calm", "loud"]
+    options = {"samples": 2, "max_new_tokens": 8, "seed": 3}
+    together = write(model, tokenizer, prompts, styles, **options)
+    assert write(model, tokenizer, prompts, styles, batch_size=3, **options) == together
+    for row in (1, 2, 4):
+        assert write(model, tokenizer, [prompts[row]], styles[row], row_ids=[row], **options) == [together[row]]
+    assert [len(texts) for texts in together] == [2] * 5
+    assert together[0] != together[4]  # the same prompt and style, another row
+    assert together[0][0] != together[0][1]
+    assert write(model, tokenizer, prompts, styles, **options | {"seed": 4}) != together
+    assert write(model, tokenizer, prompts, styles, **options | {"samples": 3})[2][:2] == together[2]
+
+
+def test_texts_are_drawn_as_a_pass_by_hand_draws_them():
+    model, tokenizer = writer("llama").eval(), byte_tokenizer()
+    noise = gumbel_tokens([row_seed(5, 1, 0, use="text")], [6], 20)
+    tokens = tokenizer("ab\n")["input_ids"]
+    for step in range(6):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([tokens]), styles="calm").logits[:, -1]
+        tokens = [*tokens, int(sample_tokens(logits, noise[step : step + 1], temperature=0.7))]
+        if tokens[-1] == tokenizer.eos_token_id:
+            break
+    found = write(model, tokenizer, ["ab"], "calm", samples=2, seed=5, temperature=0.7, top_k=20, max_new_tokens=6)
+    assert found[0][1] == tokenizer.decode(tokens[3:], skip_special_tokens=True).strip()
+
+
+def test_a_temperature_of_zero_writes_what_transfer_does():
+    model, tokenizer = writer("llama"), byte_tokenizer()
+    greedy = transfer(model, tokenizer, ["ab", "cd"], ["loud", "calm"], max_new_tokens=6)
+    assert [
+        texts[0] for texts in write(model, tokenizer, ["ab", "cd"], ["loud", "calm"], temperature=0.0, max_new_tokens=6)
+    ] == greedy
+
+
+def test_the_noise_that_is_given_is_the_noise_that_is_used():
+    model, tokenizer = writer("llama", noise_dim=2), byte_tokenizer()
+    options = {"samples": 2, "max_new_tokens": 8, "temperature": 0.0}
+    same = write(model, tokenizer, ["ab", "cd"], "loud", noise=torch.ones(2, 2, 2), **options)
+    assert all(one == other for one, other in same)
+    noise = torch.ones(2, 2, 2)
+    noise[1, 1] = -3.0
+    other = write(model, tokenizer, ["ab", "cd"], "loud", noise=noise, **options)
+    assert other[0] == same[0]
+    assert other[1][0] == same[1][0] != other[1][1]
+    with pytest.raises(ValueError, match="noise"):
+        write(writer("llama"), tokenizer, ["ab"], "loud", noise=torch.ones(1, 1, 2))
+
+
+def test_nothing_asked_for_is_nothing_written():
+    model, tokenizer = writer("llama"), byte_tokenizer()
+    assert write(model, tokenizer, []) == []
+    with pytest.raises(ValueError, match="samples=0 and max_new_tokens=128 must be >= 1; 1 and 128 are usual"):
+        write(model, tokenizer, ["a"], samples=0)
+
+
 # Classification
 
 
@@ -121,6 +197,29 @@ def test_classes_do_not_depend_on_the_batch_and_stay_in_order(backbone):
     assert together == one_by_one == by_hand
     assert len(set(together)) > 1
     assert classify(model, byte_tokenizer(), []) == []
+
+
+@pytest.mark.parametrize("backbone", [bert_tagger, gpt2_tagger, llama_tagger])
+def test_classes_of_words_do_not_depend_on_the_batch_and_stay_in_order(backbone):
+    model = randomised(adapted(backbone(num_labels=5), task_type="TOKEN_CLS"))
+    texts = [["ab", "c"], "defgh ij", [], ["klm", "n", "op"], "q"]
+    styles = ["loud", "calm", "loud", "calm", "loud"]
+    together = tag(model, byte_tokenizer(), texts, styles, batch_size=3)
+    assert together == [tag(model, byte_tokenizer(), [t], s)[0] for t, s in zip(texts, styles, strict=True)]
+    assert [len(classes) for classes in together] == [2, 2, 0, 3, 1]
+    ids = torch.tensor([byte_tokenizer()("klm n op")["input_ids"]])
+    by_hand = model(input_ids=ids, styles="calm").logits.argmax(-1)[0]
+    assert together[3] == [int(by_hand[place]) for place in (0, 4, 6)]
+    assert len({label for classes in together for label in classes}) > 1
+    assert tag(model, byte_tokenizer(), []) == []
+
+
+@pytest.mark.parametrize("backbone", [bert_tagger, llama_tagger])
+def test_the_head_that_sorts_words_trains_whole_and_has_no_adapter(backbone):
+    model = adapted(backbone(num_labels=3), task_type="TOKEN_CLS")
+    head = "classifier" if backbone is bert_tagger else "score"
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad and head in name]
+    assert trained == [f"base_model.model.{head}.modules_to_save.default.{part}" for part in ("weight", "bias")]
 
 
 # From a folder
@@ -148,6 +247,35 @@ def test_a_saved_classifier_knows_how_many_classes_it_tells_apart_and_how_to_pad
     texts = ["ab", "c", "defgh", "ij", "klm", "n"]
     assert loaded.config.num_labels == 5
     assert classify(loaded, tokenizer, texts) == classify(model, byte_tokenizer(), texts)
+
+
+@pytest.mark.parametrize("backbone", [bert_tagger, gpt2_tagger])
+def test_a_saved_tagger_knows_how_many_classes_it_tells_apart(tmp_path, backbone):
+    name = save_backbone(backbone(), tmp_path / "base")
+    model = randomised(adapted(load_backbone(name, task_type="TOKEN_CLS", num_labels=5), task_type="TOKEN_CLS"))
+    model.save_pretrained(tmp_path / "adapter")
+    loaded, tokenizer = load(str(tmp_path / "adapter"))
+    texts = ["ab c", "defgh ij", "klm n op"]
+    assert loaded.config.num_labels == 5
+    for style in ("loud", "calm"):
+        assert tag(loaded, tokenizer, texts, style) == tag(model, byte_tokenizer(), texts, style)
+
+
+def test_an_adapter_of_a_masked_language_model_loads_with_its_head(tmp_path):
+    """PEFT has no task type for it, and records the backbone's class instead."""
+    backbone = masked_bert()
+    backbone.save_pretrained(tmp_path / "base")
+    byte_tokenizer(mask_token="<mask>").save_pretrained(tmp_path / "base")
+    model = randomised(adapted(load_backbone(str(tmp_path / "base"), task_type="MASKED_LM"), task_type=None)).eval()
+    model.save_pretrained(tmp_path / "adapter")
+    loaded, tokenizer = load(str(tmp_path / "adapter"))
+    inputs = tokenizer("ab<mask>d", return_tensors="pt")
+    assert type(loaded.get_base_model()).__name__ == "BertForMaskedLM"
+    assert inputs["input_ids"][0, 2] == tokenizer.mask_token_id
+    with torch.no_grad():
+        loud, calm = (loaded(inputs["input_ids"], styles=style).logits for style in ("loud", "calm"))
+        torch.testing.assert_close(loud, model(inputs["input_ids"], styles="loud").logits)
+    assert not torch.allclose(loud, calm)
 
 
 def test_an_adapter_that_names_no_backbone_asks_for_one(tmp_path):

@@ -1,12 +1,24 @@
 """A recipe carried out: rows of every kind of file, the backbone it builds, equal runs."""
 
+from pathlib import Path
+
 import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_fixtures import byte_tokenizer, llama, llama_classifier, toy_rows
+from training_fixtures import (
+    bert_tagger,
+    byte_tokenizer,
+    llama,
+    llama_classifier,
+    llama_tagger,
+    masked_bert,
+    t5,
+    toy_rows,
+)
 
 from style_adapter.recipe import Recipe, load_recipe
+from style_adapter.tasks import TASKS
 from style_adapter.training import build, load_rows, run
 
 
@@ -62,6 +74,39 @@ def test_the_backbone_gets_a_class_for_each_label_and_a_padding_token(tmp_path):
     assert model.config.num_labels == 4
     assert model.config.pad_token_id == byte_tokenizer().pad_token_id == 0
     assert model.peft_config["default"].task_type == "SEQ_CLS"
+
+
+@pytest.mark.parametrize("backbone", [bert_tagger, llama_tagger])
+def test_the_backbone_gets_a_class_for_each_label_of_a_word(tmp_path, backbone):
+    rows = datasets.Dataset.from_dict({"text": ["a b", "c"], "label": [[0, 5], [-100]]})
+    model, _ = build(recipe(tmp_path, backbone(), task="token_classification"), rows)
+    assert model.config.num_labels == 6
+    assert model.peft_config["default"].task_type == "TOKEN_CLS"
+
+
+def test_a_masked_language_model_has_no_task_type_of_pefts(tmp_path):
+    rows = datasets.Dataset.from_dict({"text": ["a b", "c"]})
+    model, _ = build(recipe(tmp_path, masked_bert(), task="masked_lm"), rows)
+    assert type(model.get_base_model()).__name__ == "BertForMaskedLM"
+    assert model.peft_config["default"].task_type is None
+    with pytest.raises(ValueError, match=r"task_type='FEATURE_EXTRACTION' must be None for task='masked_lm'; leave it"):
+        build(recipe(tmp_path, masked_bert(), task="masked_lm", task_type="FEATURE_EXTRACTION"), rows)
+
+
+@pytest.mark.parametrize(("backbone", "task_type"), [(llama, "CAUSAL_LM"), (t5, "SEQ_2_SEQ_LM")])
+def test_generation_keeps_the_head_of_the_language_model(tmp_path, backbone, task_type):
+    rows = datasets.Dataset.from_dict({"text": ["a b", "c"], "style": ["loud", "calm"]})
+    model, _ = build(recipe(tmp_path, backbone(), task="generation", task_type=task_type), rows)
+    assert model.peft_config["default"].task_type == task_type
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent.parent / "examples/recipes").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_the_recipes_are_read_and_are_of_the_task_they_are_named_after(path):
+    found = load_recipe(path, {"train_file": "rows.jsonl", "use_cpu": True, "report_to": "none", "bf16": False})
+    assert found.training.task == path.stem
+    assert found.training.task in TASKS
 
 
 def test_the_adapter_is_fresh_on_the_backbone_as_it_was_saved(tmp_path):

@@ -9,12 +9,17 @@ from peft import PeftModel, TaskType, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForTokenClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
+    GPT2ForTokenClassification,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    LlamaForTokenClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -34,14 +39,14 @@ PROMPT = "{source}\n"
 SOURCES = ["ab", "cde", "fg", "éa", "日b", "ja je", "hi", "kl"]
 
 
-def byte_tokenizer() -> PreTrainedTokenizerBase:
-    """Each byte a token: any text comes back as it was."""
+def byte_tokenizer(**tokens: str) -> PreTrainedTokenizerBase:
+    """Each byte a token: any text comes back as it was; `tokens` such as mask_token="<mask>" beside them."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {"<pad>": PAD, "</s>": END, **{byte: row + 2 for row, byte in enumerate(alphabet)}}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", **tokens)
 
 
 _LLAMA = {
@@ -59,6 +64,18 @@ _LLAMA = {
     "initializer_range": 0.2,
 }
 _GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 0.2}
+_BERT = {
+    "vocab_size": VOCAB + 1,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "pad_token_id": PAD,
+    "initializer_range": 0.2,
+}
 _T5 = {"vocab_size": VOCAB, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
 
 
@@ -82,6 +99,27 @@ def gpt2_classifier(**options: Any) -> PreTrainedModel:
     """A GPT-2 with a head for classes; no dropout."""
     off = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "pad_token_id": PAD}
     return _seeded(GPT2ForSequenceClassification, GPT2Config(**_GPT2 | off | options))
+
+
+def llama_tagger(**options: Any) -> PreTrainedModel:
+    """A Llama with a head for the classes of tokens."""
+    return _seeded(LlamaForTokenClassification, LlamaConfig(**_LLAMA | {"classifier_dropout": 0.0} | options))
+
+
+def gpt2_tagger(**options: Any) -> PreTrainedModel:
+    """A GPT-2 with a head for the classes of tokens; no dropout."""
+    off = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "classifier_dropout": 0.0, "pad_token_id": PAD}
+    return _seeded(GPT2ForTokenClassification, GPT2Config(**_GPT2 | off | options))
+
+
+def bert_tagger(**options: Any) -> PreTrainedModel:
+    """A BERT with a head for the classes of tokens."""
+    return _seeded(BertForTokenClassification, BertConfig(**_BERT | options))
+
+
+def masked_bert(**options: Any) -> PreTrainedModel:
+    """A BERT with a head over the vocabulary, one token more than the others: the one that masks."""
+    return _seeded(BertForMaskedLM, BertConfig(**_BERT | options))
 
 
 def t5(**options: Any) -> PreTrainedModel:
@@ -142,14 +180,16 @@ def arguments(folder: Path, **options: Any) -> StyleTrainingArguments:
     return StyleTrainingArguments(**defaults | options)
 
 
-def make_trainer(folder: Path, *, model: PeftModel | None = None, rows: Any = None, **options: Any) -> StyleTrainer:
+def make_trainer(
+    folder: Path, *, model: PeftModel | None = None, rows: Any = None, tokenizer: Any = None, **options: Any
+) -> StyleTrainer:
     """A trainer of the toy; options that `StyleTrainer` takes itself go there, the others are arguments."""
     own = {key: options.pop(key) for key in ("eval_dataset", "callbacks", "judge", "discriminator") if key in options}
     return StyleTrainer(
         model=adapted() if model is None else model,
         args=arguments(folder, **options),
         train_dataset=toy_rows() if rows is None else rows,
-        processing_class=byte_tokenizer(),
+        processing_class=byte_tokenizer() if tokenizer is None else tokenizer,
         **own,
     )
 

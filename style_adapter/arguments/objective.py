@@ -15,7 +15,9 @@ class ObjectiveOptions:
 
     task: str = option(
         "transfer",
-        "transfer: source -> target in a style, or text alone, unpaired. classification: text -> label.",
+        "transfer: source -> target in a style, or text alone, unpaired. classification: text -> label. "
+        "token_classification: words -> labels. masked_lm: text -> its masked tokens, for encoders. "
+        "generation: a prompt, or nothing -> text in a style.",
         choices=tuple(COLUMNS),
     )
     max_length: int = option(512, "Most tokens a row may have; longer ones are refused.", bounds=">= 1")
@@ -25,6 +27,9 @@ class ObjectiveOptions:
         "Weight, in the likelihood, of target tokens that the source does not hold.",
         bounds="> 0",
         remedy="1 changes nothing",
+    )
+    mask_rate: float = option(
+        0.15, "Share of the tokens that masked_lm has told.", bounds="in (0, 1]", remedy="0.15 is usual"
     )
     w_rec: float = option(1.0, "Weight, in unpaired training, of rebuilding a text from a corrupted one.", **_OFF)
     w_bt: float = option(1.0, "Weight, in unpaired training, of translating a rewrite back to its source.", **_OFF)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from ..data import WRITTEN
 from .adversary import AdversaryOptions
 from .objective import ObjectiveOptions
 from .options import check_options, option
@@ -62,7 +63,7 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
     def plays(self) -> bool:
         """Whether there is a game at all: some rows are judged, and some term wants them."""
         wanted = max(self.w_adv, self.w_feat, self.w_cls, self.w_div) > 0
-        return self.task in ("transfer", "unpaired") and self.adversary_fraction > 0 and wanted
+        return self.task in WRITTEN and self.adversary_fraction > 0 and wanted
 
     def plays_at(self, step: int) -> bool:
         """Whether the game is played at an optimizer step: after the warm-up."""

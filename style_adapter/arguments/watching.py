@@ -12,6 +12,9 @@ class WatchOptions:
     eval_samples: int = option(
         128, "Rows of the evaluation set that are rewritten and judged at each evaluation.", bounds=">= 1"
     )
+    eval_max_new_tokens: int = option(
+        128, "Most tokens of a text that is written in an evaluation, in the task generation.", bounds=">= 1"
+    )
     generation_batch_size: int = option(32, "Texts generated at once in an evaluation.")
     early_stopping_patience: int = option(
         0, "Evaluations without a better style score before training stops; 0: never."

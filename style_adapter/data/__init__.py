@@ -1,29 +1,38 @@
 """What is read: `datasets` columns checked once, tokenised once, and collated into tensors of one shape a batch.
 
 Transfer rows have `source`, `target` and `style`, or `text` and `style` where no text has a counterpart;
-classification rows have `text` (and `text_pair`), `label` and, if styles matter, `style`. A style is whatever
+classification rows have `text` (and `text_pair`), `label` and, if styles matter, `style`; for token classification
+`text` is a list of words (or a text, split at white space) and `label` as many classes. Masked rows have `text` and, if
+styles matter, `style`; rows of generation have `text`, `style` and maybe `prompt`. A style is whatever
 `StyleBank.parse` takes: a name, several names, {name: weight}, or {"text_style": [...], "visual_style": [...]}.
 """
 
 from .classification import ClassificationCollator, tokenize_classification
 from .clock import Clock, RowSeeds, chosen_rows
-from .rows import COLUMNS, check_rows, kind_of_rows
+from .generation import as_transfer, prompts_of
+from .masked import MaskedCollator, tokenize_masked
+from .rows import COLUMNS, WRITTEN, check_rows, kind_of_rows
 from .styled import StyleCollator
-from .tokens import StyleEncoding, fill_prompt, pad, pad_and_mask, plain_ids, with_targets
+from .token_classification import align_words, tokenize_token_classification, words_of
+from .tokens import StyleEncoding, fill_prompt, pad, pad_and_mask, plain_ids, prompt_ids, with_targets
 from .transfer import TransferCollator, tokenize_transfer
 from .unpaired import EitherCollator, StylePool, UnpairedCollator, tokenize_unpaired
 
 __all__ = [
     "COLUMNS",
+    "WRITTEN",
     "ClassificationCollator",
     "Clock",
     "EitherCollator",
+    "MaskedCollator",
     "RowSeeds",
     "StyleCollator",
     "StyleEncoding",
     "StylePool",
     "TransferCollator",
     "UnpairedCollator",
+    "align_words",
+    "as_transfer",
     "check_rows",
     "chosen_rows",
     "fill_prompt",
@@ -31,8 +40,13 @@ __all__ = [
     "pad",
     "pad_and_mask",
     "plain_ids",
+    "prompt_ids",
+    "prompts_of",
     "tokenize_classification",
+    "tokenize_masked",
+    "tokenize_token_classification",
     "tokenize_transfer",
     "tokenize_unpaired",
     "with_targets",
+    "words_of",
 ]

@@ -1,4 +1,4 @@
-"""Rows of `text` (and `text_pair`) and `label`: tokenised once, collated into one batch for the game."""
+"""Rows of `text` (and `text_pair`) and `label`: tokenised once; and the batch of every task of labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..functional import IGNORED
 from .clock import RowSeeds
-from .tokens import StyleEncoding, check_lengths, pad_and_mask
+from .tokens import StyleEncoding, check_lengths, pad, pad_and_mask
 
 
 def tokenize_classification(
@@ -37,7 +38,9 @@ def tokenize_classification(
 
 @dataclass(frozen=True)
 class ClassificationCollator:
-    """Rows of `tokenize_classification` -> one batch for the game, padded on the right.
+    """Rows with `input_ids` and `label` -> one batch for the game, padded on the right.
+
+    A label is a class, or a list with one a token, -100 where there is none.
 
     Args:
         pad_token_id: Fills the right side; masked out.
@@ -50,14 +53,15 @@ class ClassificationCollator:
     draws: RowSeeds = field(default_factory=RowSeeds)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """The batch: `input_ids` and `attention_mask` [batch, seq], `labels` [batch], styles."""
+        """The batch: `input_ids` and `attention_mask` [batch, seq], `labels` [batch] or [batch, seq], styles."""
         ids, mask = pad_and_mask([row["input_ids"] for row in rows], self.pad_token_id)
         style_ids, weights = self.encode_styles([row["style"] for row in rows])
+        labels = [row["label"] for row in rows]
         row_ids = torch.tensor([row["row_id"] for row in rows])
         return {
             "input_ids": ids,
             "attention_mask": mask,
-            "labels": torch.tensor([row["label"] for row in rows]),
+            "labels": pad(labels, IGNORED) if isinstance(labels[0], list) else torch.tensor(labels),
             "style_ids": style_ids,
             "style_weights": weights,
             "row_ids": row_ids,

@@ -1,18 +1,26 @@
 """What a data set must have: its columns by task, checked once, before any time is spent."""
 
+from collections.abc import Callable
 from typing import Any
 
 from ..functional import IGNORED
+from .token_classification import words_of
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "transfer": ("source", "target", "style"),
     "unpaired": ("text", "style"),
     "classification": ("text", "label"),
+    "token_classification": ("text", "label"),
+    "masked_lm": ("text",),
+    "generation": ("text", "style"),
 }
+WRITTEN = ("transfer", "unpaired", "generation")  # tasks that write texts, which a discriminator can judge
 TEXT_COLUMNS: dict[str, tuple[str, ...]] = {
     "transfer": ("source", "target"),
     "unpaired": ("text",),
     "classification": ("text", "text_pair"),
+    "masked_lm": ("text",),
+    "generation": ("text",),
 }
 
 
@@ -40,10 +48,60 @@ def check_rows(dataset: Any, task: str, *, name: str = "train_dataset") -> None:
                 f"{name} lacks the column {column!r}: task {task!r} needs {', '.join(COLUMNS[task])}, found "
                 f"{', '.join(dataset.column_names)}; rename or add it"
             )
-    for column in (c for c in TEXT_COLUMNS[task] if c in dataset.column_names):
+    for column in (c for c in TEXT_COLUMNS.get(task, ()) if c in dataset.column_names):
         for row, text in enumerate(dataset[column]):
-            if not isinstance(text, str) or not text.strip():
+            if not _is_text(text):
                 raise ValueError(f"{name}[{row}][{column!r}]={text!r} must be a non-empty text; drop or fill the row")
-    for row, label in enumerate(dataset["label"] if task == "classification" else ()):
-        if not isinstance(label, int) or (label < 0 and label != IGNORED):
+    _FURTHER_CHECKS.get(task, _no_more)(dataset, name)
+
+
+def _no_more(dataset: Any, name: str) -> None:
+    """Nothing that is not checked yet."""
+
+
+def _check_classes(dataset: Any, name: str) -> None:
+    """Refuses the first label that is no class."""
+    for row, label in enumerate(dataset["label"]):
+        if not _is_class(label):
             raise ValueError(f"{name}[{row}]['label']={label!r} must be the number of a class, from 0; number them")
+
+
+def _check_words(dataset: Any, name: str) -> None:
+    """Refuses the first row that has not one class for each of its words."""
+    for row, (text, labels) in enumerate(zip(dataset["text"], dataset["label"], strict=True)):
+        words = words_of(text) if isinstance(text, (str, list)) else []
+        if not words or not all(map(_is_text, words)):
+            raise ValueError(
+                f"{name}[{row}]['text']={text!r} must be a text or a list of words, none empty; drop or fill the row"
+            )
+        if not isinstance(labels, list) or not all(map(_is_class, labels)):
+            raise ValueError(f"{name}[{row}]['label']={labels!r} must be a list of class numbers, from 0; number them")
+        if len(labels) != len(words):
+            raise ValueError(
+                f"{name}[{row}]['label'] has {len(labels)} classes and must have {len(words)}, one a word; label each "
+                f"word ({IGNORED} for one that does not count)"
+            )
+
+
+def _check_prompts(dataset: Any, name: str) -> None:
+    """Refuses the first prompt that is no text; an empty one is none."""
+    for row, prompt in enumerate(dataset["prompt"] if "prompt" in dataset.column_names else ()):
+        if not (prompt is None or isinstance(prompt, str)):
+            raise ValueError(f"{name}[{row}]['prompt']={prompt!r} must be a text, or None for no prompt; correct it")
+
+
+def _is_text(text: Any) -> bool:
+    """Whether it is a text with something in it."""
+    return isinstance(text, str) and bool(text.strip())
+
+
+def _is_class(label: Any) -> bool:
+    """Whether it is the number of a class, or stands for none."""
+    return isinstance(label, int) and (label >= 0 or label == IGNORED)
+
+
+_FURTHER_CHECKS: dict[str, Callable[[Any, str], None]] = {
+    "classification": _check_classes,
+    "token_classification": _check_words,
+    "generation": _check_prompts,
+}

@@ -18,6 +18,14 @@ def fill_prompt(prompt: str, source: str) -> str:
     return prompt.replace("{source}", source)
 
 
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, sources: Sequence[str]) -> list[list[int]]:
+    """Token ids of the prompt around each source; one token where there would be none: a text follows something."""
+    if not sources:
+        return []
+    opens = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    return [ids or [opens] for ids in tokenizer([fill_prompt(prompt, s) for s in sources])["input_ids"]]
+
+
 def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Token ids without the special tokens that open or close a text."""
     return tokenizer(list(texts), add_special_tokens=False)["input_ids"]

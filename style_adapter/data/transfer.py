@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .clock import RowSeeds, chosen_rows
-from .tokens import StyleEncoding, check_lengths, closed_ids, fill_prompt, token_weights, with_targets
+from .tokens import StyleEncoding, check_lengths, closed_ids, prompt_ids, token_weights, with_targets
 
 
 def tokenize_transfer(
@@ -24,7 +24,7 @@ def tokenize_transfer(
     """
 
     def convert(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
-        prompts = tokenizer([fill_prompt(prompt, s) for s in batch["source"]])["input_ids"]
+        prompts = prompt_ids(tokenizer, prompt, batch["source"])
         targets = closed_ids(tokenizer, batch["target"])
         lengths = [len(p) + len(t) for p, t in zip(prompts, targets, strict=True)]
         check_lengths(rows, lengths, max_length)

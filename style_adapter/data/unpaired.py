@@ -21,9 +21,9 @@ from .tokens import (
     StyleEncoding,
     check_lengths,
     closed_ids,
-    fill_prompt,
     pad,
     pad_and_mask,
+    prompt_ids,
     token_weights,
     with_targets,
 )
@@ -40,7 +40,7 @@ def tokenize_unpaired(
     """
 
     def convert(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
-        prompts = tokenizer([fill_prompt(prompt, text) for text in batch["text"]])["input_ids"]
+        prompts = prompt_ids(tokenizer, prompt, batch["text"])
         targets = closed_ids(tokenizer, batch["text"])
         lengths = [len(p) + len(t) for p, t in zip(prompts, targets, strict=True)]
         check_lengths(rows, lengths, max_length)
@@ -172,4 +172,4 @@ class UnpairedCollator:
     def _corrupted(self, row: Mapping[str, Any], label: str) -> list[int]:
         """Token ids of the prompt around the corrupted text."""
         text = self.corruption(row["text"], generator_of(self.draws(row, "corruption")), style=label)
-        return self.tokenizer(fill_prompt(self.prompt, text))["input_ids"]
+        return prompt_ids(self.tokenizer, self.prompt, [text])[0]

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from peft import PeftModel
 from torch import Tensor
 
+from ..functional import IGNORED
 from ..losses import token_cross_entropy, token_kl
 from ..model import head_reads, styled, styles_of
 from ..seeds import generator_of, row_seed
@@ -52,10 +53,20 @@ class Generator:
         rows = [bank.sample_noise(1, generator=generator_of(seed)) for seed in seeds]
         return torch.cat(rows).to(batch["seeds"].device)
 
-    def class_logits(self, batch: Batch, code: StyleCode) -> Float[Tensor, "batch classes"]:
-        """Logits of the model's own head, the style classifier."""
-        with styled(self.model, code):
-            return self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    def label_losses(self, batch: Batch, code: StyleCode) -> Float[Tensor, " batch"]:
+        """CE_b = sum_t -log softmax(a_bt)[labels_bt] over the labels of row b: its class, its words', masked tokens."""
+        mask = batch["labels"] != IGNORED  # [batch] or [batch, seq]
+        logits = self.label_logits(batch, code, mask)
+        per_label = token_cross_entropy(logits[:, None], batch["labels"][mask][:, None])
+        return per_label.new_zeros(len(mask)).index_add(0, mask.nonzero()[:, 0], per_label)
+
+    def label_logits(
+        self, batch: Batch, code: StyleCode, mask: Bool[Tensor, "batch ..."]
+    ) -> Float[Tensor, "labels classes"]:
+        """Logits of the model's own head, the style classifier, at the labels; a vocabulary's head runs there alone."""
+        with styled(self.model, code), head_reads(self.model, lambda hidden: hidden[mask]):
+            logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        return logits if logits.dim() == mask.dim() == 2 else logits[mask]
 
     def logits(self, lesson: Lesson, *, frozen: bool = False) -> Float[Tensor, "tokens vocab"]:
         """Logits that predict the target tokens, and no others: the vocabulary's head costs more than a block.

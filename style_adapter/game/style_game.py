@@ -18,7 +18,6 @@ from transformers import PreTrainedModel
 from ..adversary import FeatureStore, Judgement, StyleDiscriminator, StylePrototypes
 from ..data import pad
 from ..functional import IGNORED
-from ..losses import token_cross_entropy
 from ..model import styles_of
 from ..replay import ReplayBuffer
 from .fakes import Fakes
@@ -132,9 +131,8 @@ class StyleGame(nn.Module):
         """
         generator, unpaired = self.generator, "source_ids" in batch
         code = generator.code(batch, "style")
-        if batch["labels"].dim() == 1:  # a class a row
-            logits = generator.class_logits(batch, code)
-            return StepLosses({"ce": token_cross_entropy(logits[:, None], batch["labels"][:, None])}, {})
+        if "token_weights" not in batch:  # no text to write: classes of rows or words, masked tokens
+            return StepLosses({"ce": generator.label_losses(batch, code)}, {})
         with torch.set_grad_enabled(teach and torch.is_grad_enabled()):
             lesson = Lesson.of(batch, code)
             logits = generator.logits(lesson)  # [tokens, vocab]

@@ -4,7 +4,7 @@ BLEU needs sacrebleu, in the extra `style_adapter[eval]`, imported at first use.
 lists that belong together have equal lengths.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -67,6 +67,20 @@ def copy_rate(hypotheses: Sequence[str], sources: Sequence[str]) -> float:
     """
     check_lines(hypotheses=hypotheses, sources=sources)
     return float(np.mean([text.split() == source.split() for text, source in zip(hypotheses, sources, strict=True)]))
+
+
+def repeat_rate(texts: Sequence[str], known: Iterable[str]) -> float:
+    """mean_i [text_i is one of `known`], 0..1, whitespace aside: the share of texts that were learnt by heart.
+
+    >>> repeat_rate(["he  said", "thou art"], ["he said", "you are"])
+    0.5
+
+    Raises:
+        ValueError: no text.
+    """
+    check_lines(texts=texts)
+    seen = {" ".join(text.split()) for text in known}
+    return float(np.mean([" ".join(text.split()) in seen for text in texts]))
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,19 @@ def reads_tokens(model: nn.Module, target: nn.Module, key: str) -> bool:
     return target.weight is getattr(table, "weight", None)
 
 
+TOKEN_HEADS = ("classifier", "score")  # what PEFT trains whole for TOKEN_CLS
+
+
+def spare_head(model: nn.Module, config: Any) -> None:
+    """Leaves the head that sorts tokens out of "all-linear": it trains whole, and PEFT spares that of SEQ_CLS alone."""
+    everything = isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear"
+    heads = [name for name in TOKEN_HEADS if hasattr(model, name)]
+    if not everything or config.task_type != "TOKEN_CLS" or not heads:
+        return
+    spared = config.exclude_modules
+    config.exclude_modules = "|".join([spared, *heads]) if isinstance(spared, str) else {*(spared or ()), *heads}
+
+
 def check_called(model: nn.Module, target: nn.Module, key: str) -> None:
     """Refuses a table that only holds the weight which the encoder's and the decoder's own modules read.
 

@@ -36,6 +36,7 @@ from .trainable import (
     reads_tokens,
     restored,
     set_trainable,
+    spare_head,
     with_backbone,
 )
 
@@ -152,6 +153,7 @@ class StyleAdapterModel(BaseTuner):
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
         """What must hold before the first layer is adapted."""
         warn_of_stacked_experts(model, peft_config)
+        spare_head(model, peft_config)
         check_stacks(model, peft_config.trainable)  # type: ignore[attr-defined]  # our own config
         if not peft_config.inference_mode:
             keep_unpacked(model)

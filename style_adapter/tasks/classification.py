@@ -22,11 +22,7 @@ class ClassificationTask:
         Raises:
             ValueError: A class that the model's head does not have.
         """
-        most, classes = max(dataset["label"]), setting.model.config.num_labels
-        if most >= classes:
-            raise ValueError(
-                f"label {most} must be < num_labels={classes}; load the backbone with num_labels={most + 1}"
-            )
+        check_head(max(dataset["label"]), setting)
         return tokenize_classification(
             dataset,
             setting.tokenizer,
@@ -68,3 +64,10 @@ class ClassificationTask:
         """Accuracy and macro-F1, 0 to 1; `style_score` is the accuracy."""
         scores = class_scores(predictions, rows["label"])
         return {**scores, "style_score": scores["accuracy"]}
+
+
+def check_head(most: int, setting: Setting) -> None:
+    """Refuses a class that the model's head does not have, `most` being the highest of the data."""
+    classes = setting.model.config.num_labels
+    if most >= classes:
+        raise ValueError(f"label {most} must be < num_labels={classes}; load the backbone with num_labels={most + 1}")

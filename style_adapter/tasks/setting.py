@@ -24,6 +24,7 @@ class Setting:
         args: The run's arguments.
         judge: Tells styles apart when transfers are scored.
         draws: The seeds of each row.
+        trained_on: The training rows, as they were given.
         pool: The training texts by style, where they are unpaired.
     """
 
@@ -32,6 +33,7 @@ class Setting:
     args: StyleTrainingArguments
     judge: StyleJudge | None = None
     draws: RowSeeds = field(default_factory=RowSeeds)
+    trained_on: Any = None
     pool: StylePool | None = None
 
     @property
@@ -44,3 +46,8 @@ class Setting:
             return code.ids, code.weights
 
         return encode
+
+
+def row_ids_of(rows: Any) -> list[int]:
+    """What names each row where something is drawn for it: its column `row_id`, or its place."""
+    return list(rows["row_id"]) if "row_id" in rows.column_names else [*range(len(rows))]

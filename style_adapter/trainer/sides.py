@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from .._peft import PREFIX
 from ..adversary import FeatureStore, StyleDiscriminator
 from ..arguments import StyleTrainingArguments
-from ..data import fill_prompt
+from ..data import prompt_ids
 from ..game import GameRules, StyleGame, Writer, frozen_copy, width_of
 from ..model import styles_of
 from ..pipeline import pad_id, prompt_of
@@ -84,9 +84,10 @@ def writer_of(model: PeftModel, args: StyleTrainingArguments, tokenizer: PreTrai
 
     def fill(texts: list[list[int]]) -> list[list[int]]:
         plain = [text.strip() for text in tokenizer.batch_decode(texts, skip_special_tokens=True)]
-        return tokenizer([fill_prompt(prompt, text) for text in plain])["input_ids"]
+        return prompt_ids(tokenizer, prompt, plain)
 
     end = tokenizer.eos_token_id
+    longest = args.eval_max_new_tokens if args.task == "generation" else None  # a prompt says nothing of its text
     return Writer(
         fill,
         pad_id(tokenizer),
@@ -94,7 +95,7 @@ def writer_of(model: PeftModel, args: StyleTrainingArguments, tokenizer: PreTrai
         temperature=args.sampling_temperature,
         top_k=args.sampling_top_k,
         top_p=args.sampling_top_p,
-        room=args.sampling_length,
+        room=args.sampling_length or longest,
     )
 
 

@@ -32,7 +32,7 @@ class StyleTrainer(SavingTrainer):
     Args:
         model: What `get_peft_model(backbone, StyleAdapterConfig(...))` gave.
         args: A `StyleTrainingArguments`.
-        train_dataset: Columns `source`, `target`, `style` for transfer.
+        train_dataset: The columns that the task needs: `source`, `target`, `style` for transfer; see `data.COLUMNS`.
         eval_dataset: The same columns; its first `eval_samples` rows are rewritten and judged.
         processing_class: The backbone's tokenizer.
         judge: Tells styles apart in evaluations; a `StyleJudge` of the training targets if left out. Never the
@@ -67,8 +67,7 @@ class StyleTrainer(SavingTrainer):
         self.bank, self.style_model = styles_of(model), model
         kind = kind_of_rows(train_dataset, args.task)
         self.task, self.eval_task = TASKS[kind], TASKS[kind_of_rows(eval_dataset or train_dataset, args.task)]
-        self.setting = Setting(model, processing_class, args, judge, RowSeeds(args.seed))
-        self._judged_on = train_dataset
+        self.setting = Setting(model, processing_class, args, judge, RowSeeds(args.seed), train_dataset)
         self.eval_rows = eval_dataset and self._first_rows(eval_dataset)
         self._record = GameRecord()
         self._discriminator_norm: float | None = None
@@ -79,7 +78,7 @@ class StyleTrainer(SavingTrainer):
         rows = self._prepared(train_dataset, self.task)
         collator: Any = self.task.collator(self.setting, train_dataset, rows)
         self.setting = replace(self.setting, pool=getattr(collator, "pool", None))
-        held_out = eval_dataset and self._prepared(eval_dataset, self.eval_task)
+        held_out = eval_dataset and self._prepared(eval_dataset, self.eval_task, epoch=0)
         if held_out and self.eval_task is not self.task:
             collator = EitherCollator(collator, self.eval_task.collator(self.setting, eval_dataset, held_out))
         super().__init__(
@@ -94,11 +93,15 @@ class StyleTrainer(SavingTrainer):
         )
         check_rewriting(hides_weights=self.hides_weights, sampled=game.rules.fakes == "sampled")
 
-    def _prepared(self, dataset: Any, task: Task) -> Any:
-        """`dataset` as the collator of `task` reads it, each style parsed once so that a typo stops here."""
+    def _prepared(self, dataset: Any, task: Task, *, epoch: int | None = None) -> Any:
+        """`dataset` as the collator of `task` reads it, each style parsed once so that a typo stops here.
+
+        With an `epoch`, what is drawn for each row is what that epoch draws, so that evaluations compare.
+        """
         for style in dataset["style"] if "style" in dataset.column_names else ():
             self.bank.parse(style)
-        return task.tokenize(dataset, self.setting)
+        tokens = task.tokenize(dataset, self.setting)
+        return tokens if epoch is None else tokens.add_column("epoch", [epoch] * len(tokens))
 
     def compute_loss(
         self,
@@ -197,13 +200,17 @@ class StyleTrainer(SavingTrainer):
         check_rows(eval_dataset, self.args.task, name="eval_dataset")
         kept, self.eval_rows = self.eval_rows, self._first_rows(eval_dataset)
         try:
-            return super().evaluate(self._prepared(eval_dataset, self.eval_task), ignore_keys, metric_key_prefix)
+            return super().evaluate(
+                self._prepared(eval_dataset, self.eval_task, epoch=0), ignore_keys, metric_key_prefix
+            )
         finally:
             self.eval_rows = kept
 
     def _first_rows(self, dataset: Any) -> Any:
-        """The rows that are rewritten and judged at an evaluation."""
-        return dataset.select(range(min(self.setting.args.eval_samples, len(dataset))))
+        """The rows that are rewritten and judged at an evaluation, with ids: each process takes some of them."""
+        rows = dataset.select(range(min(self.setting.args.eval_samples, len(dataset))))
+        kept = [name for name in rows.column_names if name != "row_id"]
+        return rows.select_columns(kept).add_column("row_id", [*range(len(rows))])
 
     def evaluation_loop(
         self,
@@ -228,5 +235,5 @@ class StyleTrainer(SavingTrainer):
             predictions = self.eval_task.predict(rows.select(mine), self.setting)
         found = dict(gather_object(list(zip(mine, predictions, strict=True))))
         if self.setting.judge is None:
-            self.setting = replace(self.setting, judge=self.task.judge_of(self._judged_on, self.setting))
+            self.setting = replace(self.setting, judge=self.task.judge_of(self.setting.trained_on, self.setting))
         return self.eval_task.score([found[i] for i in range(len(rows))], rows, self.setting)

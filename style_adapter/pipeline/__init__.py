@@ -1,0 +1,21 @@
+"""Texts in, or nothing; texts of a style or classes out; and the way from a saved folder back to a model."""
+
+from .batches import evaluating, pad_id, prompt_of, rows_of
+from .classifying import classify, tag
+from .loading import ensure_padding, load, load_backbone
+from .rewriting import transfer
+from .writing import write
+
+__all__ = [
+    "classify",
+    "ensure_padding",
+    "evaluating",
+    "load",
+    "load_backbone",
+    "pad_id",
+    "prompt_of",
+    "rows_of",
+    "tag",
+    "transfer",
+    "write",
+]

@@ -1,0 +1,55 @@
+"""Texts rewritten in a style."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..data import prompt_ids
+from ..model import head_reads
+from .batches import continued, evaluating, prompt_of, rows_of
+
+
+def transfer(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Sequence[str],
+    styles: Any = None,
+    *,
+    batch_size: int = 32,
+    max_new_tokens: int | None = None,
+    num_beams: int = 1,
+) -> list[str]:
+    """Each source rewritten in its style, in the order given; greedy, or by beams.
+
+    Args:
+        model: A model with a style adapter.
+        tokenizer: The backbone's.
+        sources: Texts; empty ones come back as they are.
+        styles: One style for all, or one a source; anything `StyleBank.parse` takes; the default style if left out.
+        batch_size: Texts a step; they are sorted by length, so padding is small.
+        max_new_tokens: Bound of a rewrite; by default one and a half times the longest source of its step, and some.
+        num_beams: Beams of the search; 1 is greedy.
+
+    Raises:
+        ValueError: A style that the adapter lacks, or as many styles as neither 1 nor the number of sources.
+    """
+    per_row = rows_of(model, styles, len(sources))
+    prompts = prompt_ids(tokenizer, prompt_of(model), sources)
+    order = sorted((i for i, s in enumerate(sources) if s.strip()), key=lambda i: len(prompts[i]))
+    results = list(sources)
+    with evaluating(model), head_reads(model, Tensor.contiguous):
+        for rows in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
+            texts = continued(
+                model,
+                tokenizer,
+                [prompts[i] for i in rows],
+                styles=[per_row[i] for i in rows],
+                max_new_tokens=max_new_tokens,
+                num_beams=num_beams,
+            )
+            for i, text in zip(rows, texts, strict=True):
+                results[i] = text
+    return results
