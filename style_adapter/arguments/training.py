@@ -31,7 +31,7 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
     )
     expected_processes: int | None = option(None, "Refuse to train with another number of processes than this.")
     resume_from_checkpoint: str | bool | None = option(  # type: ignore[assignment]  # Trainer.train takes True too
-        None, "Checkpoint folder to go on from; true: the newest one in output_dir."
+        None, "Checkpoint folder to go on from; true: the newest whole one in output_dir, or a fresh start."
     )
     remove_unused_columns: bool = option(False, "Left False: the model's signature does not name the style columns.")
     # Two forwards of the backbone a step make DDP fail with the search for unused parameters that Trainer turns on.
@@ -40,6 +40,9 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
     )
     metric_for_best_model: str | None = option("style_score", "Evaluation metric that picks the best checkpoint.")
     greater_is_better: bool | None = option(True, "Whether more of that metric is better.")
+    restore_callback_states_from_checkpoint: bool = option(
+        True, "Left True: a resumed run goes on with the monitor and the patience that it had."
+    )
 
     def __post_init__(self) -> None:
         """Checks the options of the game, then transformers' own."""

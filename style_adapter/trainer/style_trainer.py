@@ -17,6 +17,8 @@ from ..game import StepLosses
 from ..model import styles_of
 from ..tasks import TASKS, Setting, Task
 from .callbacks import run_callbacks
+from .finite import StepGuard
+from .interruption import Interruption
 from .record import GameRecord
 from .saving import SavingTrainer
 from .sharding import check_launch, check_rewriting, clip, whole_weights
@@ -75,6 +77,8 @@ class StyleTrainer(SavingTrainer):
         set_seed(args.seed)  # the discriminator's start too depends on nothing else
         game = build_game(model, args, discriminator, processing_class, unpaired=kind == "unpaired")
         game.lockstep = args.asks_fsdp is not None
+        self.interruption = Interruption()
+        self.guard = StepGuard(game, args, self.interruption)
         rows = self._prepared(train_dataset, self.task)
         collator: Any = self.task.collator(self.setting, train_dataset, rows)
         self.setting = replace(self.setting, pool=getattr(collator, "pool", None))
@@ -88,7 +92,7 @@ class StyleTrainer(SavingTrainer):
             eval_dataset=held_out,
             processing_class=processing_class,
             data_collator=collator,
-            callbacks=[*(callbacks or []), *run_callbacks(args, game, self.setting.draws.clock)],
+            callbacks=[*(callbacks or []), *run_callbacks(args, game, self.setting.draws.clock), self.guard],
             **kwargs,
         )
         check_rewriting(hides_weights=self.hides_weights, sampled=game.rules.fakes == "sampled")
@@ -170,6 +174,12 @@ class StyleTrainer(SavingTrainer):
         if discriminator:
             self._discriminator_norm = float(clip(discriminator, self.args.max_grad_norm))
         return clip(generator, self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Trainer's, the adapter's or, without clipping, that of both sides; the guard looks at each."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        self.guard.norms = {"adapter": norm, "discriminator": self._discriminator_norm}
+        return norm
 
     def _get_learning_rate(self) -> float:
         """The adapter's rate, as Trainer asks for it after each step; D's is kept for the same log line."""
