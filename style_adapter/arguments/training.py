@@ -53,6 +53,7 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             self.ddp_backend = None  # so that a recipe for several processes runs in one: Accelerate finds no group
         super().__post_init__()
+        self._check_schedules(str(self.lr_scheduler_type.value))
         if self.early_stopping_patience and self.eval_strategy == "no":
             raise ValueError(
                 f"early_stopping_patience={self.early_stopping_patience} must come with evaluations; set eval_strategy"
