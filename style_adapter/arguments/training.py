@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
 
 from ..data import WRITTEN
 from .adversary import AdversaryOptions
@@ -46,18 +46,22 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
 
     def __post_init__(self) -> None:
         """Checks the options of the game, then transformers' own."""
-        check_options(self)
-        self._settle_smoothing()
-        self._check_fakes()
+        self.settle()
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # Trainer refuses bf16 otherwise
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             self.ddp_backend = None  # so that a recipe for several processes runs in one: Accelerate finds no group
         super().__post_init__()
-        self._check_schedules(str(self.lr_scheduler_type.value))
         if self.early_stopping_patience and self.eval_strategy == "no":
             raise ValueError(
                 f"early_stopping_patience={self.early_stopping_patience} must come with evaluations; set eval_strategy"
             )
+
+    def settle(self) -> None:
+        """Checks the options of the game, and fills in those that follow from others; also after a change of some."""
+        check_options(self)
+        self._settle_smoothing()
+        self._check_fakes()
+        self._check_schedules(SchedulerType(self.lr_scheduler_type).value)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle holds: Trainer writes one into the run's folder, and may upload it, so no token."""
