@@ -48,6 +48,8 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
         """Checks the options of the game, then transformers' own."""
         self.settle()
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # Trainer refuses bf16 otherwise
+        if self.fp16 and self.use_cpu:
+            raise ValueError("fp16=True must be False on the CPU, where it would be passed over; set bf16=True instead")
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             self.ddp_backend = None  # so that a recipe for several processes runs in one: Accelerate finds no group
         super().__post_init__()
