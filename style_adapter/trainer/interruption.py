@@ -30,7 +30,7 @@ class Interruption:
         self.signal: signal.Signals | None = None
         self.agreed = False
         """Whether all processes know that one was asked."""
-        self._since = 0.0
+        self._since, self._aloud = 0.0, True
         self._process = os.getpid()
         self._previous: dict[int, Any] = {}
 
@@ -40,8 +40,9 @@ class Interruption:
         return self.signal is not None
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Inside the block a first signal is noted; what nobody has fulfilled by its end is delivered then."""
+    def listening(self, *, aloud: bool = True) -> Iterator[None]:
+        """Inside the block a first signal is noted, `aloud` or not; what is not fulfilled by its end is delivered."""
+        self._aloud = aloud
         self.signal, self.agreed, self._process = None, False, os.getpid()
         in_main_thread = threading.current_thread() is threading.main_thread()
         free = [s for s, default in DEFAULTS.items() if in_main_thread and signal.getsignal(s) is default]
@@ -67,9 +68,9 @@ class Interruption:
                 self._deliver(number)
         elif self.signal is None:
             self.signal, self._since = signal.Signals(number), time.monotonic()
-            # os.write: print must not be called again while it is at work
             text = f"\n{self.signal.name}: stopping after this step, with a checkpoint; once more stops at once\n"
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())
+            if self._aloud:  # os.write: print must not be called again while it is at work
+                os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())
         elif time.monotonic() - self._since > ECHO:
             self._deliver(number)
 

@@ -83,7 +83,8 @@ class ResumingTrainer(Trainer):
             resume_from_checkpoint = self.args.resume_from_checkpoint
         checkpoint = self._checkpoint_of(resume_from_checkpoint)
         try:
-            with self.interruption.listening() if trial is None else nullcontext():
+            aloud = self.is_local_process_zero()
+            with self.interruption.listening(aloud=aloud) if trial is None else nullcontext():
                 return super().train(checkpoint, trial, ignore_keys_for_eval)
         finally:
             self.is_in_train = False
