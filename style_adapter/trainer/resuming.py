@@ -49,6 +49,8 @@ class ResumingTrainer(Trainer):
     args: StyleTrainingArguments
     guard: StepGuard
     interruption: Interruption
+    resumed = False
+    """Whether the present training was taken up from a checkpoint."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Trainer's."""
@@ -109,7 +111,8 @@ class ResumingTrainer(Trainer):
     ) -> tuple[int, int]:
         """Trainer's; then how far the run had come."""
         where = super()._init_training_state(max_steps, num_update_steps_per_epoch, num_train_epochs, checkpoint, trial)
-        self._progress = Progress() if checkpoint is None else Progress.load(checkpoint)
+        self.resumed = checkpoint is not None
+        self._progress = Progress.load(checkpoint) if self.resumed else Progress()
         self._save_due = False
         return where
 

@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState, TrainerState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from ..arguments import StyleTrainingArguments
 from ..card import write_card
@@ -75,9 +75,19 @@ class SavingTrainer(ResumingTrainer):
             write_manifest(folder)
         if self.args.push_to_hub:
             self._push_from_checkpoint(folder)
+        self._rotate(run, folder)
+
+    def _rotate(self, run: str, *newest: str) -> None:
+        """Lets the older ones go; the best stays."""
         if self.args.should_save:
             best = self.state.best_model_checkpoint
-            rotate(run, limit=self.args.save_total_limit, keep={folder, *([best] if best else [])})
+            rotate(run, limit=self.args.save_total_limit, keep={*newest, *([best] if best else [])})
+
+    def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> TrainOutput:
+        """Trainer's; a kill may have come between the last manifest and what goes after it."""
+        if self.resumed:
+            self._rotate(self._get_output_dir(trial))
+        return super()._finalize_training(trial, num_train_samples, start_time)
 
     def _save_state(self, folder: str, run: str) -> None:
         """Trainer's state, with the best checkpoint and the callbacks as they are now, and what Trainer leaves out."""
