@@ -191,7 +191,7 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; a user's mistake ends in one line and exit status 2."""
+    """Runs one command; a user's mistake ends in one line and exit status 2, Ctrl-C in 130."""
     options, unknown = build_parser().parse_known_args(arguments)
     if unknown:
         known = re.findall(r"--[\w-]+", options.parser.format_help())
@@ -201,6 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"style-adapter {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # a training has said where its checkpoint is
+        return 130
     return 0
 
 

@@ -4,6 +4,8 @@ Not a test itself: the tests run a case here, in processes, and once more in the
 """
 
 import json
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -111,8 +113,19 @@ def run_case(name: str, folder: Path, *, processes: int) -> StyleTrainer:
     return trainer
 
 
+class PressOnce(TrainerCallback):
+    """Ctrl-C in the second step, on the last process alone."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 1 and args.process_index == args.world_size - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def run_resumed(folder: Path, *, processes: int) -> None:
-    """Four steps at once in `whole`, the last two again in `resumed`; in `best`, back to the second of four."""
+    """Four steps at once in `whole`, the last two again in `resumed` and, after Ctrl-C, in `interrupted`.
+
+    In `best` it goes back to the second of four.
+    """
     options = GAME | {"max_steps": 4, "learning_rate": 1e-3, "save_strategy": "steps", "save_steps": 2}
     options |= {"adversary_start": 0, "adversary_fraction": 0.6, "w_r1": 0.0}
     whole = trainer_of(folder / "whole", adapted(noise_dim=2), processes=processes, **options)
@@ -121,6 +134,17 @@ def run_resumed(folder: Path, *, processes: int) -> None:
     resumed = trainer_of(folder / "resumed", adapted(noise_dim=2, seed=5), processes=processes, **options)
     resumed.train(resume_from_checkpoint=str(folder / "whole" / "checkpoint-2"))
     resumed.save_model()
+    stopped = trainer_of(
+        folder / "interrupted", adapted(noise_dim=2), processes=processes, callbacks=[PressOnce()], **options
+    )
+    try:
+        stopped.train()
+    except KeyboardInterrupt:
+        assert stopped.state.global_step == 2
+    going_on = trainer_of(folder / "interrupted", adapted(noise_dim=2, seed=6), processes=processes, **options)
+    going_on.train(resume_from_checkpoint=True)
+    assert stopped.state.global_step == 2
+    going_on.save_model()
     scores = iter([0.2, 0.9, 0.5, 0.6])
     options |= {"save_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True}
     best = trainer_of(folder / "best", adapted(), processes=processes, eval_dataset=toy_rows(["ab"]), **options)

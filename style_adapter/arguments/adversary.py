@@ -7,6 +7,17 @@ from ..estimators import ESTIMATORS, FAKES, FOR_SAMPLED_TEXT
 from ..losses import GAMES
 from .options import option
 
+# transformers' schedules that are a factor of the step alone and need no options of their own.
+SCHEDULES = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+)
+
 
 @dataclass
 class AdversaryOptions:
@@ -55,6 +66,9 @@ class AdversaryOptions:
         1, "Of so many optimizer steps all but the last train the discriminator alone.", bounds=">= 1"
     )
     discriminator_learning_rate: float = option(5e-4, "Learning rate of the discriminator.")
+    discriminator_lr_scheduler_type: str | None = option(
+        None, "Schedule of the discriminator's rate; that of the adapter's if left out.", choices=SCHEDULES
+    )
     discriminator_beta1: float = option(0.5, "First AdamW beta of the discriminator; low, as its target moves.")
     discriminator_weight_decay: float = option(0.0, "Weight decay of the discriminator.")
     discriminator_blocks: int = option(
@@ -133,4 +147,17 @@ class AdversaryOptions:
             raise ValueError(
                 f"discriminator_smoothing={self.discriminator_smoothing} must be 0 in the hinge game, which has "
                 "margins and no labels; set it to 0"
+            )
+
+    def _check_schedules(self, adapter: str) -> None:
+        """Refuses another schedule for the discriminator than the `adapter`'s where that one follows a metric.
+
+        Raises:
+            ValueError: The two cannot be one scheduler.
+        """
+        own = self.discriminator_lr_scheduler_type
+        if own is not None and adapter in ("reduce_lr_on_plateau", "greedy"):
+            raise ValueError(
+                f"discriminator_lr_scheduler_type={own!r} must be left out with lr_scheduler_type={adapter!r}, which "
+                "follows a metric and moves all rates alike; choose another lr_scheduler_type"
             )

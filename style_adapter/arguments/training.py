@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
 
 from ..data import WRITTEN
 from .adversary import AdversaryOptions
@@ -31,7 +31,7 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
     )
     expected_processes: int | None = option(None, "Refuse to train with another number of processes than this.")
     resume_from_checkpoint: str | bool | None = option(  # type: ignore[assignment]  # Trainer.train takes True too
-        None, "Checkpoint folder to go on from; true: the newest one in output_dir."
+        None, "Checkpoint folder to go on from; true: the newest whole one in output_dir, or a fresh start."
     )
     remove_unused_columns: bool = option(False, "Left False: the model's signature does not name the style columns.")
     # Two forwards of the backbone a step make DDP fail with the search for unused parameters that Trainer turns on.
@@ -40,13 +40,16 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
     )
     metric_for_best_model: str | None = option("style_score", "Evaluation metric that picks the best checkpoint.")
     greater_is_better: bool | None = option(True, "Whether more of that metric is better.")
+    restore_callback_states_from_checkpoint: bool = option(
+        True, "Left True: a resumed run goes on with the monitor and the patience that it had."
+    )
 
     def __post_init__(self) -> None:
         """Checks the options of the game, then transformers' own."""
-        check_options(self)
-        self._settle_smoothing()
-        self._check_fakes()
+        self.settle()
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # Trainer refuses bf16 otherwise
+        if self.fp16 and self.use_cpu:
+            raise ValueError("fp16=True must be False on the CPU, where it would be passed over; set bf16=True instead")
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             self.ddp_backend = None  # so that a recipe for several processes runs in one: Accelerate finds no group
         super().__post_init__()
@@ -54,6 +57,13 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
             raise ValueError(
                 f"early_stopping_patience={self.early_stopping_patience} must come with evaluations; set eval_strategy"
             )
+
+    def settle(self) -> None:
+        """Checks the options of the game, and fills in those that follow from others; also after a change of some."""
+        check_options(self)
+        self._settle_smoothing()
+        self._check_fakes()
+        self._check_schedules(SchedulerType(self.lr_scheduler_type).value)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle holds: Trainer writes one into the run's folder, and may upload it, so no token."""

@@ -19,3 +19,6 @@ class WatchOptions:
     early_stopping_patience: int = option(
         0, "Evaluations without a better style score before training stops; 0: never."
     )
+    max_skipped_steps: int = option(
+        3, "Steps in a row without finite gradients, each of them dropped, after which training stops.", bounds=">= 1"
+    )

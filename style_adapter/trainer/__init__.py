@@ -1,5 +1,6 @@
 """The game under Accelerate: the trainer, the two sides its optimizer moves, the record its log lines show."""
 
+from .manifest import write_manifest
 from .sides import (
     DISCRIMINATOR_FILE,
     build_game,
@@ -18,4 +19,5 @@ __all__ = [
     "load_discriminator_state",
     "parameter_groups",
     "sides_of",
+    "write_manifest",
 ]

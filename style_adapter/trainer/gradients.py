@@ -60,8 +60,9 @@ class GradientCheck(TrainerCallback):
         if self.waiting and not self.moved:
             optimizer = kwargs["optimizer"]
             skipped = getattr(optimizer, "step_was_skipped", False)  # fp16's first scales overflow
-            taught = self.args.teaches_at(state.global_step)
-            self.moved = taught and self.reached and not skipped and optimizer.param_groups[0]["lr"] > 0
+            # The adapter rests in steps of the discriminator alone, and in steps that are dropped.
+            taken = not skipped and any(p.grad is not None for p in sides_of(self.game)[0])
+            self.moved = self.reached and taken and optimizer.param_groups[0]["lr"] > 0
 
     def _look(self, side: str, *, warn: bool) -> bool:
         """Whether the side had any gradient to look at; warns of its tensors that had none."""

@@ -9,8 +9,9 @@ from accelerate.utils import DistributedType, save_fsdp_optimizer
 from huggingface_hub import HfApi
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import Trainer
-from transformers.trainer import SCHEDULER_NAME
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from ..arguments import StyleTrainingArguments
 from ..card import write_card
@@ -18,11 +19,13 @@ from ..game import StyleGame
 from ..hub import push_to_hub
 from ..tasks import Setting
 from .files import load_judge, load_sides, save_sides
+from .manifest import discard, flaw_of, rotate, write_manifest
+from .resuming import ResumingTrainer
 from .sharding import check_push, hides_weights, set_up_sharding
 
 
-class SavingTrainer(Trainer):
-    """Trainer, with both sides of the game in its files, in the same format however the weights are sharded."""
+class SavingTrainer(ResumingTrainer):
+    """Both sides of the game in Trainer's files, in the same format however the weights are sharded; whole or not."""
 
     args: StyleTrainingArguments
     model: StyleGame
@@ -51,6 +54,54 @@ class SavingTrainer(Trainer):
         if self.args.should_save:  # two processes must not write one file
             self.setting.tokenizer.save_pretrained(folder)
             torch.save(self.args, os.path.join(folder, "training_args.bin"))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Everything that a run goes on from; then what vouches for it; then the older ones go."""
+        run = self._get_output_dir(trial)
+        folder = os.path.join(run, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        if self.args.should_save:
+            discard(folder)  # a manifest from an earlier run would vouch for half of what is written now
+        self.accelerator.wait_for_everyone()
+        if trial is None:
+            self.store_flos()
+        self.save_model(folder, _internal_call=True)
+        if not self.args.save_only_model:
+            self._save_optimizer_and_scheduler(folder)
+            self._save_scaler(folder)
+            self._save_rng_state(folder)
+        self._save_state(folder, run)
+        self.accelerator.wait_for_everyone()  # every process has written its files
+        if self.args.should_save:
+            write_manifest(folder)
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(folder)
+        self._rotate(run, folder)
+
+    def _rotate(self, run: str, *newest: str) -> None:
+        """Lets the older ones go; the best stays."""
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            rotate(run, limit=self.args.save_total_limit, keep={*newest, *([best] if best else [])})
+
+    def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> TrainOutput:
+        """Trainer's; a kill may have come between the last manifest and what goes after it."""
+        if self.resumed:
+            self._rotate(self._get_output_dir(trial))
+        return super()._finalize_training(trial, num_train_samples, start_time)
+
+    def _save_state(self, folder: str, run: str) -> None:
+        """Trainer's state, with the best checkpoint and the callbacks as they are now, and what Trainer leaves out."""
+        step = self.state.best_global_step
+        best = os.path.join(run, f"{PREFIX_CHECKPOINT_DIR}-{step}")
+        if step and (best == folder or flaw_of(best, checksums=False) is None):
+            self.state.best_model_checkpoint = best
+        callbacks = [*self.callback_handler.callbacks, self.control]
+        exportable = [callback for callback in callbacks if isinstance(callback, ExportableState)]
+        fresh = TrainerState(stateful_callbacks=exportable)  # type: ignore[arg-type]  # control is one in this sense
+        self.state.stateful_callbacks = fresh.stateful_callbacks
+        if self.args.should_save:
+            self.state.save_to_json(os.path.join(folder, TRAINER_STATE_NAME))
+            self.progress().save(folder)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Trainer's files; under FSDP without the frozen backbone, which Trainer would add to each checkpoint."""

@@ -1,5 +1,6 @@
 """The game under Accelerate: a transformers.Trainer that trains adapter and discriminator in one backward."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -7,26 +8,25 @@ import torch
 from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..adversary import StyleDiscriminator
 from ..arguments import StyleTrainingArguments
-from ..data import EitherCollator, RowSeeds, check_rows, kind_of_rows
+from ..data import RowSeeds, check_rows, kind_of_rows
 from ..game import StepLosses
-from ..model import styles_of
 from ..tasks import TASKS, Setting, Task
-from .callbacks import run_callbacks
-from .record import GameRecord
-from .saving import SavingTrainer
+from .interruption import Interruption
+from .schedules import side_schedules
 from .sharding import check_launch, check_rewriting, clip, whole_weights
-from .sides import build_game, parameter_groups, sides_of
+from .sides import parameter_groups, sides_of
+from .trials import TrialTrainer, check_model
 
 # Which count of a task divides a term: items of its likelihood, judged rows (all others), tokens translated back.
 COUNTED_BY = {"ce": 0, "rec": 0, "bt": 2}
 
 
-class StyleTrainer(SavingTrainer):
+class StyleTrainer(TrialTrainer):
     """Trains a style adapter, alone or against a discriminator on the frozen backbone.
 
     Args:
@@ -38,6 +38,8 @@ class StyleTrainer(SavingTrainer):
         judge: Tells styles apart in evaluations; a `StyleJudge` of the training targets if left out. Never the
             training discriminator.
         discriminator: Another head than the one that `args` describes.
+        model_init: Gives a fresh model at each `train`, in place of `model`: for `hyperparameter_search`, whose trial
+            it is given if it takes an argument. Any option of `args` can be searched, and what `model_init` draws.
 
     Raises:
         ValueError: Missing columns, empty data, an unknown style: before any step.
@@ -46,10 +48,10 @@ class StyleTrainer(SavingTrainer):
     loss_is_scaled_for_ga = True  # each term is divided by its count over the whole accumulated batch
     current_gradient_accumulation_steps = 1  # Trainer's loop sets it at each step
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what Trainer takes, and what is ours
         self,
-        model: PeftModel,
-        args: StyleTrainingArguments,
+        model: PeftModel | None = None,
+        args: StyleTrainingArguments | None = None,
         *,
         train_dataset: Any,
         processing_class: PreTrainedTokenizerBase,
@@ -57,40 +59,39 @@ class StyleTrainer(SavingTrainer):
         judge: Any = None,
         discriminator: StyleDiscriminator | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        model_init: Callable[..., PeftModel] | None = None,
         **kwargs: Any,
     ) -> None:
         """Checks and tokenises the data, builds the game and hands both to Trainer."""
+        args = StyleTrainingArguments() if args is None else args
         check_rows(train_dataset, args.task)
         if eval_dataset is not None:
             check_rows(eval_dataset, args.task, name="eval_dataset")
         check_launch(args)
-        self.bank, self.style_model = styles_of(model), model
+        check_model(model, model_init, discriminator)
+        self.args, self.model_init, self.interruption = args, model_init, Interruption()
+        model = self._fresh_adapter() if model is None else model
         kind = kind_of_rows(train_dataset, args.task)
         self.task, self.eval_task = TASKS[kind], TASKS[kind_of_rows(eval_dataset or train_dataset, args.task)]
         self.setting = Setting(model, processing_class, args, judge, RowSeeds(args.seed), train_dataset)
+        self.evaluated_on = eval_dataset
         self.eval_rows = eval_dataset and self._first_rows(eval_dataset)
-        self._record = GameRecord()
         self._discriminator_norm: float | None = None
         self._discriminator_rate: float | None = None
-        set_seed(args.seed)  # the discriminator's start too depends on nothing else
-        game = build_game(model, args, discriminator, processing_class, unpaired=kind == "unpaired")
-        game.lockstep = args.asks_fsdp is not None
+        game = self._build(model, discriminator)
         rows = self._prepared(train_dataset, self.task)
-        collator: Any = self.task.collator(self.setting, train_dataset, rows)
-        self.setting = replace(self.setting, pool=getattr(collator, "pool", None))
         held_out = eval_dataset and self._prepared(eval_dataset, self.eval_task, epoch=0)
-        if held_out and self.eval_task is not self.task:
-            collator = EitherCollator(collator, self.eval_task.collator(self.setting, eval_dataset, held_out))
         super().__init__(
             model=game,
             args=args,
             train_dataset=rows,
             eval_dataset=held_out,
             processing_class=processing_class,
-            data_collator=collator,
-            callbacks=[*(callbacks or []), *run_callbacks(args, game, self.setting.draws.clock)],
+            data_collator=self._collator(rows, held_out),
+            callbacks=[*(callbacks or []), *self._watchers],
             **kwargs,
         )
+        self.model_init = model_init  # which Trainer takes in place of a model only
         check_rewriting(hides_weights=self.hides_weights, sampled=game.rules.fakes == "sampled")
 
     def _prepared(self, dataset: Any, task: Task, *, epoch: int | None = None) -> Any:
@@ -157,9 +158,19 @@ class StyleTrainer(SavingTrainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """One optimizer, its groups: adapter, the same without decay, gates (never decayed), discriminator."""
         if self.optimizer is None:
-            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, None)
+            chosen = self.optimizer_cls_and_kwargs
+            cls, kwargs = chosen or self.get_optimizer_cls_and_kwargs(self.args, None)
             self.optimizer = cls(parameter_groups(self.model, self.args, kwargs), **kwargs)
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Trainer's; one factor a side where the discriminator has a schedule of its own."""
+        own = self.args.discriminator_lr_scheduler_type is not None and self.model.discriminator is not None
+        if self.lr_scheduler is None and own:
+            moved = optimizer or self.create_optimizer()
+            self.lr_scheduler = side_schedules(self.args, moved, num_training_steps)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         """Clips each side alone: one norm over both would let D's gradient shrink G's step, as it does in DeepSpeed."""
@@ -170,6 +181,12 @@ class StyleTrainer(SavingTrainer):
         if discriminator:
             self._discriminator_norm = float(clip(discriminator, self.args.max_grad_norm))
         return clip(generator, self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Trainer's, the adapter's or, without clipping, that of both sides; the guard looks at each."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        self.guard.norms = {"adapter": norm, "discriminator": self._discriminator_norm}
+        return norm
 
     def _get_learning_rate(self) -> float:
         """The adapter's rate, as Trainer asks for it after each step; D's is kept for the same log line."""
