@@ -25,9 +25,11 @@ TEXT_COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def kind_of_rows(dataset: Any, task: str) -> str:
-    """What the rows of a task are: those of transfer are "unpaired" where they have a `text` and no `source`."""
+    """What the rows of a task are: those to be rewritten are paired where they have a `source`, else a `text` alone."""
     columns = dataset.column_names
-    return "unpaired" if task == "transfer" and "text" in columns and "source" not in columns else task
+    if task not in ("transfer", "unpaired") or not {"source", "text"} & {*columns}:
+        return task
+    return "transfer" if "source" in columns else "unpaired"
 
 
 def check_rows(dataset: Any, task: str, *, name: str = "train_dataset") -> None:
