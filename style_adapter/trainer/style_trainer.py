@@ -20,6 +20,7 @@ from .interruption import Interruption
 from .schedules import side_schedules
 from .sharding import check_launch, check_rewriting, clip, whole_weights
 from .sides import parameter_groups, sides_of
+from .terminal import speak_in_lines
 from .trials import TrialTrainer, check_model
 
 # Which count of a task divides a term: items of its likelihood, judged rows (all others), tokens translated back.
@@ -93,6 +94,7 @@ class StyleTrainer(TrialTrainer):
         )
         self.model_init = model_init  # which Trainer takes in place of a model only
         check_rewriting(hides_weights=self.hides_weights, sampled=game.rules.fakes == "sampled")
+        speak_in_lines(self)
 
     def _prepared(self, dataset: Any, task: Task, *, epoch: int | None = None) -> Any:
         """`dataset` as the collator of `task` reads it, each style parsed once so that a typo stops here.
