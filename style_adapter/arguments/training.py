@@ -38,7 +38,9 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
     ddp_find_unused_parameters: bool | None = option(
         False, "Left False: every parameter gets a gradient at every step."
     )
-    metric_for_best_model: str | None = option("style_score", "Evaluation metric that picks the best checkpoint.")
+    metric_for_best_model: str | None = option(
+        "style_score", "Evaluation metric that picks the best checkpoint; style_score: J, or a classifier's accuracy."
+    )
     greater_is_better: bool | None = option(True, "Whether more of that metric is better.")
     restore_callback_states_from_checkpoint: bool = option(
         True, "Left True: a resumed run goes on with the monitor and the patience that it had."

@@ -1,11 +1,9 @@
 """The game under Accelerate: a transformers.Trainer that trains adapter and discriminator in one backward."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
@@ -18,16 +16,17 @@ from ..game import StepLosses
 from ..tasks import TASKS, Setting, Task
 from .interruption import Interruption
 from .schedules import side_schedules
-from .sharding import check_launch, check_rewriting, clip, whole_weights
+from .sharding import check_launch, check_rewriting, clip
 from .sides import parameter_groups, sides_of
 from .terminal import speak_in_lines
-from .trials import TrialTrainer, check_model
+from .trials import check_model
+from .watching import GAME_TERMS, WatchingTrainer, watching_callbacks
 
 # Which count of a task divides a term: items of its likelihood, judged rows (all others), tokens translated back.
 COUNTED_BY = {"ce": 0, "rec": 0, "bt": 2}
 
 
-class StyleTrainer(TrialTrainer):
+class StyleTrainer(WatchingTrainer):
     """Trains a style adapter, alone or against a discriminator on the frozen backbone.
 
     Args:
@@ -89,7 +88,7 @@ class StyleTrainer(TrialTrainer):
             eval_dataset=held_out,
             processing_class=processing_class,
             data_collator=self._collator(rows, held_out),
-            callbacks=[*(callbacks or []), *self._watchers],
+            callbacks=[*(callbacks or []), *self._watchers, *watching_callbacks(callbacks or [])],
             **kwargs,
         )
         self.model_init = model_init  # which Trainer takes in place of a model only
@@ -131,7 +130,8 @@ class StyleTrainer(TrialTrainer):
     def _weight(self, term: str) -> float:
         """The weight of one term; L_D itself has weight 1, R1 and R2 the customary gamma / 2."""
         penalties = {"d_r1": self.args.w_r1 / 2, "d_r2": self.args.w_r2 / 2}
-        return penalties.get(term, 1.0) if term in ("d_adv", *penalties) else getattr(self.args, f"w_{term}")
+        weight = penalties.get(term, 1.0) if term in ("d_adv", *penalties) else getattr(self.args, f"w_{term}")
+        return weight * self.adversary_scale if term in GAME_TERMS else weight
 
     def _counts(self, batches: list[dict[str, Tensor]]) -> Tensor:
         """What each kind of term is divided by, for some batches of this process: see `COUNTED_BY`."""
@@ -245,14 +245,3 @@ class StyleTrainer(TrialTrainer):
             return output
         metrics = {f"{metric_key_prefix}_{k}": v for k, v in self.style_metrics().items()}
         return output._replace(metrics={**(output.metrics or {}), **metrics})
-
-    def style_metrics(self) -> dict[str, float]:
-        """The task's metrics on the evaluation rows: each process predicts its share, all of them score the whole."""
-        rows, rank, world = self.eval_rows, self.accelerator.process_index, self.accelerator.num_processes
-        mine = list(range(rank, len(rows), world))
-        with whole_weights(self.model, self.accelerator):
-            predictions = self.eval_task.predict(rows.select(mine), self.setting)
-        found = dict(gather_object(list(zip(mine, predictions, strict=True))))
-        if self.setting.judge is None:
-            self.setting = replace(self.setting, judge=self.task.judge_of(self.setting.trained_on, self.setting))
-        return self.eval_task.score([found[i] for i in range(len(rows))], rows, self.setting)
