@@ -58,7 +58,9 @@ def test_watching_and_evaluating_change_no_bit_of_the_run(tmp_path):
         return trainer
 
     plain = run(watch_steps=0)
-    watched = run(watch_steps=1, watch_samples=2, eval_dataset=toy_rows(["mn"]), eval_strategy="epoch")
+    watched = run(
+        watch_steps=1, watch_samples=2, term_gradient_steps=1, eval_dataset=toy_rows(["mn"]), eval_strategy="epoch"
+    )
     assert list(sampled(watched)) == [1, 2, 3, 4, 5, 6]
     assert sampled(plain) == {}
     assert_equal(sides(plain), sides(watched))

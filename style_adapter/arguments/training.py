@@ -59,6 +59,22 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
             raise ValueError(
                 f"early_stopping_patience={self.early_stopping_patience} must come with evaluations; set eval_strategy"
             )
+        if self.term_gradient_steps:
+            self._check_term_gradients()
+
+    def _check_term_gradients(self) -> None:
+        """Refuses to measure a term's gradient where it is in shards, or cannot be taken alone.
+
+        Raises:
+            ValueError: FSDP, DeepSpeed, or reentrant checkpointing.
+        """
+        options = self.activation_checkpointing_kwargs
+        reentrant = isinstance(options, dict) and bool(options.get("use_reentrant"))
+        if self.asks_fsdp or self.asks_deepspeed or reentrant:
+            raise ValueError(
+                f"term_gradient_steps={self.term_gradient_steps} must be 0 under FSDP, DeepSpeed and reentrant "
+                "checkpointing, which pass no gradient of one term alone; set it to 0"
+            )
 
     def settle(self) -> None:
         """Checks the options of the game, and fills in those that follow from others; also after a change of some."""

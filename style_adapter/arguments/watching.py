@@ -25,6 +25,12 @@ class WatchOptions:
     watch_samples: int = option(
         16, "Rows of the evaluation set, or of the training set, that are rewritten at each look.", bounds=">= 1"
     )
+    term_gradient_steps: int = option(
+        0,
+        "Steps from one measure of each term's own gradient norm to the next, one more backward a term; 0: never. "
+        "Not under FSDP or DeepSpeed.",
+        bounds=">= 0",
+    )
     monitor_patience: int = option(
         3, "Log lines, or looks at samples, over which the monitor takes its means before it acts.", bounds=">= 1"
     )

@@ -121,8 +121,10 @@ class StyleTrainer(WatchingTrainer):
         with self.accelerator.autocast():  # FSDP2's own way of lowering is off
             losses: StepLosses = model(play=play, teach=teach, **inputs)
         means = {term: rows.sum() / counts[COUNTED_BY.get(term, 1)] for term, rows in losses.rows.items()}
-        loss = torch.stack([self._weight(term) * mean for term, mean in means.items()]).sum()
+        terms = {term: self._weight(term) * mean for term, mean in means.items()}
+        loss = torch.stack(list(terms.values())).sum()
         if model.training:
+            self._measure(terms)
             self._record.add(means, losses.scores, steps=1 / self.current_gradient_accumulation_steps)
             loss = loss * self.accelerator.num_processes  # DDP averages the gradients
         return (loss, losses) if return_outputs else loss

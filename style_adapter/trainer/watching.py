@@ -1,8 +1,8 @@
-"""A trainer that looks at what its model writes: scores at evaluations, samples in between."""
+"""A trainer that looks at what its model writes: scores at evaluations, samples in between, gradients by term."""
 
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ..metrics import SampleReport, right_styles
 from ..tasks import Orders, Task
 from .monitor import GameMonitor
 from .sharding import whole_weights
+from .term_gradients import TermGradients
 from .terminal import sample_lines, say
 from .trials import TrialTrainer
 
@@ -84,10 +86,19 @@ class WatchingTrainer(TrialTrainer):
             self._samples_to_show = ""
 
     def _watched(self) -> dict[str, float]:
-        """`adversary_scale` in a game; `sample_<statistic>` at its steps."""
+        """`adversary_scale` in a game; `sample_<statistic>` and `grad_norm_<term>`, at their steps."""
+        reduce, device = self.accelerator.reduce, self.accelerator.device
         numbers = {"adversary_scale": self.adversary_scale} if self.args.plays else {}
+        if self.args.term_gradient_steps:
+            numbers |= self._terms.drain(self.model, lambda tensor: reduce(tensor, reduction="sum"), device=device)
         every = self.args.watch_steps if self._looks and not self.hides_weights else 0
         return numbers | self._samples() if every and self.state.global_step % every == 0 else numbers
+
+    def _measure(self, terms: Mapping[str, Tensor]) -> None:
+        """Each weighted term's own gradient, every `term_gradient_steps`."""
+        step = self.state.global_step + 1  # the one that this batch is a part of
+        if self.args.term_gradient_steps and step % self.args.term_gradient_steps == 0:
+            self._terms.add(self.model, terms, step=step)
 
     def _samples(self) -> dict[str, float]:
         """The statistics of `watch_samples` rows, rewritten greedily; the run's own randomness stays as it is."""
@@ -116,6 +127,11 @@ class WatchingTrainer(TrialTrainer):
         predictions = task.predict(rows.select(mine), self.setting)
         found = dict(gather_object(list(zip(mine, predictions, strict=True))))
         return [found[i] for i in range(len(rows))]
+
+    @cached_property
+    def _terms(self) -> TermGradients:
+        """What each term's gradient has come to in a step that is measured."""
+        return TermGradients()
 
     @cached_property
     def _styles_differ(self) -> bool:
