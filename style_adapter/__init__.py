@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .loras import from_loras
     from .metrics import StyleJudge
     from .pipeline import classify, load, tag, transfer, write
-    from .trainer import StyleTrainer
+    from .trainer import GameMonitor, StyleTrainer
     from .training import write_report
 
 register(StyleAdapterConfig, StyleAdapterModel)
@@ -37,6 +37,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "OFF",
     "Evaluation",
+    "GameMonitor",
     "Style",
     "StyleAdapterConfig",
     "StyleAdapterModel",
@@ -64,6 +65,7 @@ __all__ = [
 
 _AT_FIRST_USE = {
     "Evaluation": "evaluation",
+    "GameMonitor": "trainer",
     "StyleCollator": "data",
     "StyleDiscriminator": "adversary",
     "StyleGame": "game",

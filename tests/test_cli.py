@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -175,7 +176,7 @@ def test_a_writer_is_trained_and_writes(folder, capsys):
     assert main(["train", write_recipe(folder, task="generation", **options)]) == 0
     said = capsys.readouterr().out
     assert f"Try: style-adapter write --adapter {folder / 'out'} --style calm --samples 3" in said
-    assert "eval_distinct_2" in said
+    assert re.search(r"^eval 60/60 .*  distinct \d", said, re.MULTILINE)
     adapter = str(folder / "out")
     assert main(["write", "--adapter", adapter, "--style", "calm", "--samples", "2", "--temperature", "0"]) == 0
     assert capsys.readouterr().out == "oh my\noh my\n"
@@ -200,6 +201,7 @@ def test_two_processes_equal_one_with_the_double_batch(folder):
     options |= {"per_device_train_batch_size": 4, "adversary_start": 1, "noise_dim": 2, "novel_token_weight": 3.0}
     options |= {"eval_file": str(folder / "dev.jsonl"), "eval_strategy": "steps", "eval_steps": 3, "w_r1": 0.1}
     options |= {"adversary_fraction": 0.3}  # in some step one process has judged rows and the other has none
+    options |= {"watch_steps": 1, "watch_samples": 3, "term_gradient_steps": 1}
     recipe = write_recipe(folder, ddp_backend="gloo", **options)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
@@ -218,9 +220,11 @@ def test_two_processes_equal_one_with_the_double_batch(folder):
             torch.testing.assert_close(found[key], tensor, rtol=1e-4, atol=1e-6, msg=key)
     states = {run: json.loads((folder / run / "trainer_state.json").read_text("utf-8")) for run in ("two", "one")}
     for two, single in zip(states["two"]["log_history"], states["one"]["log_history"], strict=True):
-        names = [n for n in single if n.startswith(("loss", "d_", "eval_loud", "eval_calm", "eval_style_score"))]
-        assert {n: two.get(n) for n in names} == pytest.approx({n: single[n] for n in names}, rel=1e-3)
-    assert any("loss_d_r1" in line for line in states["one"]["log_history"])
+        compared = ("loss", "d_", "eval_loud", "eval_calm", "eval_style_score", "sample_", "grad_norm_")
+        names = [n for n in single if n.startswith(compared)]
+        assert {n: two.get(n) for n in names} == pytest.approx({n: single[n] for n in names}, rel=1e-3, abs=1e-6)
+    assert {"loss_d_r1", "sample_style_accuracy", "grad_norm_d_r1"} <= set().union(*states["one"]["log_history"])
+    assert done.stdout.count("step 2/3  loss ") == 1  # one process speaks
 
 
 # Transfer

@@ -160,6 +160,7 @@ def test_a_recipe_launched_with_fsdp_evaluates_and_writes_as_one_process_does(tm
     recipe |= {"eval_file": str(tmp_path / "dev.jsonl"), "eval_strategy": "steps", "eval_steps": 2, "r": 8}
     recipe |= {"styles": STYLES, "prompt": "{source}\n", "report_to": "none", "save_strategy": "no", "logging_steps": 1}
     recipe |= SGD | {"per_device_train_batch_size": 4, "discriminator_blocks": 1, "adversary_start": 1, "max_steps": 4}
+    recipe |= {"watch_steps": 1, "watch_samples": 3}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"dataloader_pin_memory": False}), "utf-8")
     command = ["train", str(tmp_path / "recipe.yaml"), "--output_dir"]
     two = [*command, str(tmp_path / "two"), "--expected_processes", "2"]
@@ -173,9 +174,10 @@ def test_a_recipe_launched_with_fsdp_evaluates_and_writes_as_one_process_does(tm
     logs = [json.loads((tmp_path / n / "trainer_state.json").read_text("utf-8"))["log_history"] for n in ("two", "one")]
     assert_same_log(*logs)
     for found, expected in zip(*logs, strict=True):
-        metrics = [name for name in expected if name.startswith(("eval_loud", "eval_calm", "eval_style_score"))]
-        assert {name: found[name] for name in metrics} == {name: expected[name] for name in metrics}
+        metrics = [n for n in expected if n.startswith(("eval_loud", "eval_calm", "eval_style_score", "sample_"))]
+        assert {n: found[n] for n in metrics} == pytest.approx({n: expected[n] for n in metrics}, rel=1e-4)
     assert sum("eval_style_score" in line for line in logs[0]) == 2
+    assert sum("sample_copy_rate" in line for line in logs[0]) == 4
 
 
 def test_a_process_without_judged_rows_keeps_step_and_changes_nothing():

@@ -21,7 +21,7 @@ FLOORS = {
     ),
     **dict.fromkeys(["arguments", "layers", "sampling"], 2),
     **dict.fromkeys(["model", "recipe"], 3),
-    **dict.fromkeys(["card", "export", "game", "loras", "pipeline"], 4),
+    **dict.fromkeys(["card", "export", "fluency", "game", "loras", "pipeline"], 4),
     **dict.fromkeys(["evaluation", "hub", "tasks"], 5),
     **dict.fromkeys(["trainer"], 6),
     **dict.fromkeys(["app", "server", "training"], 7),

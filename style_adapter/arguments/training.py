@@ -38,7 +38,9 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
     ddp_find_unused_parameters: bool | None = option(
         False, "Left False: every parameter gets a gradient at every step."
     )
-    metric_for_best_model: str | None = option("style_score", "Evaluation metric that picks the best checkpoint.")
+    metric_for_best_model: str | None = option(
+        "style_score", "Evaluation metric that picks the best checkpoint; style_score: J, or a classifier's accuracy."
+    )
     greater_is_better: bool | None = option(True, "Whether more of that metric is better.")
     restore_callback_states_from_checkpoint: bool = option(
         True, "Left True: a resumed run goes on with the monitor and the patience that it had."
@@ -56,6 +58,22 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
         if self.early_stopping_patience and self.eval_strategy == "no":
             raise ValueError(
                 f"early_stopping_patience={self.early_stopping_patience} must come with evaluations; set eval_strategy"
+            )
+        if self.term_gradient_steps:
+            self._check_term_gradients()
+
+    def _check_term_gradients(self) -> None:
+        """Refuses to measure a term's gradient where it is in shards, or cannot be taken alone.
+
+        Raises:
+            ValueError: FSDP, DeepSpeed, or reentrant checkpointing.
+        """
+        options = self.activation_checkpointing_kwargs
+        reentrant = isinstance(options, dict) and bool(options.get("use_reentrant"))
+        if self.asks_fsdp or self.asks_deepspeed or reentrant:
+            raise ValueError(
+                f"term_gradient_steps={self.term_gradient_steps} must be 0 under FSDP, DeepSpeed and reentrant "
+                "checkpointing, which pass no gradient of one term alone; set it to 0"
             )
 
     def settle(self) -> None:

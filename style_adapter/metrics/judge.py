@@ -83,7 +83,7 @@ class StyleJudge:
         """
         check_lines(texts=texts, styles=styles)
         self._check_styles(styles)
-        return float(np.mean([judged == style for judged, style in zip(self.predict(texts), styles, strict=True)]))
+        return float(np.mean(right_styles(texts, styles, self)))
 
     def _check_styles(self, styles: Sequence[str]) -> None:
         """Raise for the first style that the judge does not know."""
@@ -91,6 +91,16 @@ class StyleJudge:
             if style not in self.styles:
                 known = list(self.styles)
                 raise ValueError(f"style={style!r} must be one of {known}; fit the judge on texts of that style too")
+
+
+def right_styles(texts: Sequence[str], styles: Sequence[str], judge: StyleJudge) -> list[bool]:
+    """[judge(x_i) = s_i] of each text; a style that the judge does not know is never right.
+
+    Raises:
+        ValueError: no text, or lists of unequal length.
+    """
+    check_lines(texts=texts, styles=styles)
+    return [judged == style for judged, style in zip(judge.predict(texts), styles, strict=True)]
 
 
 def class_scores(predictions: Sequence[int], labels: Sequence[int]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from .classification import ClassificationTask
 from .generation import GenerationTask
 from .masked_lm import MaskedTask
+from .rewriting import Orders
 from .setting import Setting
 from .token_classification import TokenClassificationTask
 from .transfer import TransferTask
@@ -30,6 +31,7 @@ __all__ = [
     "ClassificationTask",
     "GenerationTask",
     "MaskedTask",
+    "Orders",
     "Setting",
     "Task",
     "TokenClassificationTask",

@@ -46,6 +46,10 @@ class ClassificationTask:
         """Labels need no judge."""
 
     @staticmethod
+    def orders(rows: Any, setting: Setting) -> None:
+        """It writes no text."""
+
+    @staticmethod
     def predict(rows: Any, setting: Setting) -> list[int]:
         """The most likely class of each text."""
         styles = rows["style"] if "style" in rows.column_names else None

@@ -6,6 +6,7 @@ from ..data import as_transfer, prompts_of
 from ..metrics import StyleJudge, distinct_n, repeat_rate
 from ..model import styles_of
 from ..pipeline import write
+from .rewriting import Orders
 from .setting import Setting, row_ids_of
 from .transfer import TransferTask
 
@@ -22,6 +23,11 @@ class GenerationTask(TransferTask):
     def judge_of(dataset: Any, setting: Setting) -> StyleJudge:
         """A judge of the styles of `dataset`'s texts."""
         return TransferTask.judge_of(as_transfer(dataset), setting)
+
+    @staticmethod
+    def orders(rows: Any, setting: Setting) -> Orders:
+        """A text in each style, from its prompt; nothing of the prompt has to be in the text."""
+        return Orders(prompts_of(rows), list(rows["style"]), rewrites=False)
 
     @staticmethod
     def predict(rows: Any, setting: Setting) -> list[str]:

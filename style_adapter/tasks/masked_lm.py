@@ -53,6 +53,10 @@ class MaskedTask:
         """What was masked is known."""
 
     @staticmethod
+    def orders(rows: Any, setting: Setting) -> None:
+        """It writes no text."""
+
+    @staticmethod
     def predict(rows: Any, setting: Setting) -> list[list[bool]]:
         """Of each masked token of each text whether it is told right; the masks are those of epoch 0."""
         model, size = setting.model, setting.args.per_device_eval_batch_size

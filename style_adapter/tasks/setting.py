@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..arguments import StyleTrainingArguments
 from ..data import RowSeeds, StyleEncoding, StylePool
+from ..fluency import BackboneScorer
 from ..metrics import StyleJudge
 from ..model import styles_of
 
@@ -26,6 +27,7 @@ class Setting:
         draws: The seeds of each row.
         trained_on: The training rows, as they were given.
         pool: The training texts by style, where they are unpaired.
+        likelihoods: Of the sources met so far, under the backbone: see `BackboneScorer`.
     """
 
     model: PeftModel
@@ -35,6 +37,13 @@ class Setting:
     draws: RowSeeds = field(default_factory=RowSeeds)
     trained_on: Any = None
     pool: StylePool | None = None
+    likelihoods: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def scorer(self) -> BackboneScorer:
+        """The backbone as it reads texts, for their fluency."""
+        batch_size = self.args.generation_batch_size
+        return BackboneScorer(self.model, self.tokenizer, batch_size=batch_size, remembered=self.likelihoods)
 
     @property
     def encode_styles(self) -> StyleEncoding:

@@ -47,6 +47,10 @@ class TokenClassificationTask:
         """Labels need no judge."""
 
     @staticmethod
+    def orders(rows: Any, setting: Setting) -> None:
+        """It writes no text."""
+
+    @staticmethod
     def predict(rows: Any, setting: Setting) -> list[list[int]]:
         """The most likely class of each word."""
         styles = rows["style"] if "style" in rows.column_names else None

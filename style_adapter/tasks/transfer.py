@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from ..data import TransferCollator, tokenize_transfer
-from ..metrics import StyleJudge, score_transfer, style_score
+from ..metrics import StyleJudge
 from ..model import styles_of
-from ..pipeline import pad_id, prompt_of, transfer
+from ..pipeline import pad_id, prompt_of
+from .rewriting import Orders, rewrite, score_rewrites
 from .setting import Setting
 
 
@@ -47,16 +48,17 @@ class TransferTask:
         return StyleJudge.fit(dataset["target"], styles_of(setting.model).labels(dataset["style"]))
 
     @staticmethod
+    def orders(rows: Any, setting: Setting) -> Orders:
+        """Each source in its style."""
+        return Orders(list(rows["source"]), list(rows["style"]))
+
+    @staticmethod
     def predict(rows: Any, setting: Setting) -> list[str]:
         """Each source rewritten."""
-        batch_size = setting.args.generation_batch_size
-        return transfer(setting.model, setting.tokenizer, rows["source"], rows["style"], batch_size=batch_size)
+        return rewrite(TransferTask.orders(rows, setting), setting)
 
     @staticmethod
     def score(predictions: list[str], rows: Any, setting: Setting) -> dict[str, float]:
-        """Style accuracy (0 to 1), BLEU and BLEU to the input (0 to 100) by direction, and `style_score`."""
-        assert setting.judge is not None
-        names = styles_of(setting.model).labels(rows["style"])
-        scores = score_transfer(predictions, rows["source"], rows["target"], names, judge=setting.judge)
-        flat = {f"{direction}_{k}": v for direction, s in scores.items() for k, v in s.to_dict().items()}
-        return {**flat, "style_score": style_score(scores)}
+        """`score_rewrites` against the targets."""
+        orders = TransferTask.orders(rows, setting)
+        return score_rewrites(predictions, orders, setting, references=list(rows["target"]))

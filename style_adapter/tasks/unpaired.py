@@ -7,10 +7,11 @@ from torch import Tensor
 from ..corruption import Corruption, StyleMarkers
 from ..data import StylePool, UnpairedCollator, tokenize_unpaired
 from ..functional import IGNORED
-from ..metrics import StyleJudge, score_transfer, style_score
+from ..metrics import StyleJudge
 from ..model import styles_of
-from ..pipeline import pad_id, prompt_of, transfer
-from .setting import Setting
+from ..pipeline import pad_id, prompt_of
+from .rewriting import Orders, rewrite, score_rewrites
+from .setting import Setting, row_ids_of
 
 
 class UnpairedTask:
@@ -57,24 +58,19 @@ class UnpairedTask:
         return StyleJudge.fit(dataset["text"], styles_of(setting.model).labels(dataset["style"]))
 
     @staticmethod
+    def orders(rows: Any, setting: Setting) -> Orders:
+        """Each text in another style than its own, the same one at each call."""
+        pool, labels = setting.pool, styles_of(setting.model).labels(rows["style"])
+        assert pool is not None
+        others = [pool.other(label, row_id) for label, row_id in zip(labels, row_ids_of(rows), strict=True)]
+        return Orders(list(rows["text"]), [pool.styles[other] for other in others])
+
+    @staticmethod
     def predict(rows: Any, setting: Setting) -> list[str]:
         """Each text rewritten in another style."""
-        batch_size = setting.args.generation_batch_size
-        return transfer(setting.model, setting.tokenizer, rows["text"], _wanted(rows, setting), batch_size=batch_size)
+        return rewrite(UnpairedTask.orders(rows, setting), setting)
 
     @staticmethod
     def score(predictions: list[str], rows: Any, setting: Setting) -> dict[str, float]:
-        """Style accuracy (0 to 1) and BLEU to the input (0 to 100) by direction, and `style_score`."""
-        assert setting.judge is not None
-        names = styles_of(setting.model).labels(_wanted(rows, setting))
-        scores = score_transfer(predictions, rows["text"], rows["text"], names, judge=setting.judge)
-        flat = {f"{direction}_{k}": v for direction, s in scores.items() for k, v in s.to_dict().items()}
-        return {**flat, "style_score": style_score(scores)}
-
-
-def _wanted(rows: Any, setting: Setting) -> list[Any]:
-    """The other style that each row is rewritten in."""
-    pool = setting.pool
-    assert pool is not None
-    labels = styles_of(setting.model).labels(rows["style"])
-    return [pool.styles[pool.other(label, row)] for row, label in enumerate(labels)]
+        """`score_rewrites` against the texts themselves."""
+        return score_rewrites(predictions, UnpairedTask.orders(rows, setting), setting)

@@ -1,6 +1,7 @@
 """The game under Accelerate: the trainer, the two sides its optimizer moves, the record its log lines show."""
 
 from .manifest import write_manifest
+from .monitor import GameMonitor
 from .sides import (
     DISCRIMINATOR_FILE,
     build_game,
@@ -13,6 +14,7 @@ from .style_trainer import StyleTrainer
 
 __all__ = [
     "DISCRIMINATOR_FILE",
+    "GameMonitor",
     "StyleTrainer",
     "build_game",
     "discriminator_state",

@@ -1,11 +1,9 @@
 """The game under Accelerate: a transformers.Trainer that trains adapter and discriminator in one backward."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
@@ -18,15 +16,17 @@ from ..game import StepLosses
 from ..tasks import TASKS, Setting, Task
 from .interruption import Interruption
 from .schedules import side_schedules
-from .sharding import check_launch, check_rewriting, clip, whole_weights
+from .sharding import check_launch, check_rewriting, clip
 from .sides import parameter_groups, sides_of
-from .trials import TrialTrainer, check_model
+from .terminal import speak_in_lines
+from .trials import check_model
+from .watching import GAME_TERMS, WatchingTrainer, watching_callbacks
 
 # Which count of a task divides a term: items of its likelihood, judged rows (all others), tokens translated back.
 COUNTED_BY = {"ce": 0, "rec": 0, "bt": 2}
 
 
-class StyleTrainer(TrialTrainer):
+class StyleTrainer(WatchingTrainer):
     """Trains a style adapter, alone or against a discriminator on the frozen backbone.
 
     Args:
@@ -88,11 +88,12 @@ class StyleTrainer(TrialTrainer):
             eval_dataset=held_out,
             processing_class=processing_class,
             data_collator=self._collator(rows, held_out),
-            callbacks=[*(callbacks or []), *self._watchers],
+            callbacks=[*(callbacks or []), *self._watchers, *watching_callbacks(callbacks or [])],
             **kwargs,
         )
         self.model_init = model_init  # which Trainer takes in place of a model only
         check_rewriting(hides_weights=self.hides_weights, sampled=game.rules.fakes == "sampled")
+        speak_in_lines(self)
 
     def _prepared(self, dataset: Any, task: Task, *, epoch: int | None = None) -> Any:
         """`dataset` as the collator of `task` reads it, each style parsed once so that a typo stops here.
@@ -120,8 +121,10 @@ class StyleTrainer(TrialTrainer):
         with self.accelerator.autocast():  # FSDP2's own way of lowering is off
             losses: StepLosses = model(play=play, teach=teach, **inputs)
         means = {term: rows.sum() / counts[COUNTED_BY.get(term, 1)] for term, rows in losses.rows.items()}
-        loss = torch.stack([self._weight(term) * mean for term, mean in means.items()]).sum()
+        terms = {term: self._weight(term) * mean for term, mean in means.items()}
+        loss = torch.stack(list(terms.values())).sum()
         if model.training:
+            self._measure(terms)
             self._record.add(means, losses.scores, steps=1 / self.current_gradient_accumulation_steps)
             loss = loss * self.accelerator.num_processes  # DDP averages the gradients
         return (loss, losses) if return_outputs else loss
@@ -129,7 +132,8 @@ class StyleTrainer(TrialTrainer):
     def _weight(self, term: str) -> float:
         """The weight of one term; L_D itself has weight 1, R1 and R2 the customary gamma / 2."""
         penalties = {"d_r1": self.args.w_r1 / 2, "d_r2": self.args.w_r2 / 2}
-        return penalties.get(term, 1.0) if term in ("d_adv", *penalties) else getattr(self.args, f"w_{term}")
+        weight = penalties.get(term, 1.0) if term in ("d_adv", *penalties) else getattr(self.args, f"w_{term}")
+        return weight * self.adversary_scale if term in GAME_TERMS else weight
 
     def _counts(self, batches: list[dict[str, Tensor]]) -> Tensor:
         """What each kind of term is divided by, for some batches of this process: see `COUNTED_BY`."""
@@ -243,14 +247,3 @@ class StyleTrainer(TrialTrainer):
             return output
         metrics = {f"{metric_key_prefix}_{k}": v for k, v in self.style_metrics().items()}
         return output._replace(metrics={**(output.metrics or {}), **metrics})
-
-    def style_metrics(self) -> dict[str, float]:
-        """The task's metrics on the evaluation rows: each process predicts its share, all of them score the whole."""
-        rows, rank, world = self.eval_rows, self.accelerator.process_index, self.accelerator.num_processes
-        mine = list(range(rank, len(rows), world))
-        with whole_weights(self.model, self.accelerator):
-            predictions = self.eval_task.predict(rows.select(mine), self.setting)
-        found = dict(gather_object(list(zip(mine, predictions, strict=True))))
-        if self.setting.judge is None:
-            self.setting = replace(self.setting, judge=self.task.judge_of(self.setting.trained_on, self.setting))
-        return self.eval_task.score([found[i] for i in range(len(rows))], rows, self.setting)

@@ -35,7 +35,7 @@ class TrialTrainer(SavingTrainer):
     def _build(self, model: PeftModel, discriminator: StyleDiscriminator | None = None) -> StyleGame:
         """The game around `model`, and what watches its steps; the discriminator's start depends on the seed alone."""
         self.bank, self.style_model = styles_of(model), model
-        self.setting = replace(self.setting, model=model)
+        self.setting = replace(self.setting, model=model, likelihoods={})
         self._record = GameRecord()
         set_seed(self.args.seed)
         unpaired = self.task is TASKS["unpaired"]
