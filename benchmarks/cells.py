@@ -31,6 +31,12 @@ def run_cells(folder: Path, cells: Mapping[str, Callable[[], dict[str, Any]]]) -
     return found
 
 
+def found_cells(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What the cells found that have been run so far."""
+    paths = {name: folder / f"{name}.json" for name in names}
+    return {name: json.loads(path.read_text("utf-8"))["results"] for name, path in paths.items() if path.exists()}
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were measured with."""
     packages = ("torch", "transformers", "peft", "accelerate", "style_adapter")

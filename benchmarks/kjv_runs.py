@@ -15,6 +15,7 @@ from peft import get_peft_model
 from transformers import TrainerCallback
 
 from style_adapter import StyleAdapterConfig, StyleJudge, StyleTrainer, StyleTrainingArguments, write
+from style_adapter.metrics import copy_rate, distinct_n, repetition_rate
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from kjv_data import load_verse_pairs, transfer_dataset
@@ -22,6 +23,10 @@ from smollm2 import load_smollm2
 
 PROMPT = "<|im_start|>user\nRewrite: {source}<|im_end|>\n<|im_start|>assistant\n"
 DEV_VERSES = 100
+UNPAIRED: dict[str, Any] = {  # as examples/recipes/unpaired.yaml has it
+    "marker_threshold": 5.0, "w_adv": 0.5, "w_cls": 0.5, "discriminator_blocks": 8,
+    "discriminator_learning_rate": 1e-3,
+}  # fmt: skip
 
 
 class StopAfter(TrainerCallback):
@@ -88,6 +93,7 @@ def started(
         "dataloader_pin_memory": False,
         "report_to": "none",
         "eval_samples": 2 * DEV_VERSES,
+        "watch_steps": 0,
         "seed": seed,
     }
     data = verses()
@@ -103,14 +109,11 @@ def started(
 
 
 def numbers(trainer: StyleTrainer) -> dict[str, Any]:
-    """The development metrics, the steps done and the last log line."""
+    """The development metrics of greedy rewrites, the steps done, the first and the last log line."""
     logs = [line for line in trainer.state.log_history if "loss" in line]
-    return {
-        "metrics": trainer.style_metrics(),
-        "steps": trainer.state.global_step,
-        "log": logs[-1],
-        "first_log": logs[0],
-    }
+    texts = trainer.eval_task.predict(trainer.eval_rows, trainer.setting)
+    ends = {"first_log": logs[0], "last_log": logs[-1]} if logs else {}
+    return {"metrics": metrics_of(trainer, texts), "steps": trainer.state.global_step, **ends}
 
 
 def sampled(trainer: StyleTrainer, temperature: float, seed: int) -> dict[str, float]:
@@ -120,7 +123,21 @@ def sampled(trainer: StyleTrainer, temperature: float, seed: int) -> dict[str, f
         trainer.style_model, trainer.processing_class, rows["source"], rows["style"],
         temperature=temperature, max_new_tokens=64, seed=seed,
     )  # fmt: skip
-    return trainer.eval_task.score([text for (text,) in texts], rows, trainer.setting)
+    return metrics_of(trainer, [text for (text,) in texts])
+
+
+def metrics_of(trainer: StyleTrainer, texts: Sequence[str]) -> dict[str, float]:
+    """What the task says of the texts, and how varied they are, by direction."""
+    rows = trainer.eval_rows
+    found = trainer.eval_task.score(list(texts), rows, trainer.setting)
+    for style in trainer.bank:
+        own = [
+            (text, source) for text, source, s in zip(texts, rows["source"], rows["style"], strict=True) if s == style
+        ]
+        outputs, sources = [text for text, _ in own], [source for _, source in own]
+        found |= {f"{style}_distinct_2": distinct_n(outputs, 2), f"{style}_copy_rate": copy_rate(outputs, sources)}
+        found[f"{style}_repetition_rate"] = repetition_rate(outputs)
+    return found
 
 
 def mean_of(metrics: dict[str, float], name: str, directions: Sequence[str] = ("modern", "kjv")) -> float:

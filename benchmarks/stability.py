@@ -15,7 +15,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from cells import RESULTS, run_cells, table
-from kjv_runs import numbers, trained
+from kjv_runs import UNPAIRED, numbers, trained
 
 SEEDS = range(10)
 SHOWN = ("joint", "style_accuracy", "self_bleu", "copy_rate", "distinct_2")
@@ -23,7 +23,7 @@ SHOWN = ("joint", "style_accuracy", "self_bleu", "copy_rate", "distinct_2")
 
 def cell(seconds: float, seed: int) -> dict[str, Any]:
     """The numbers of one seed."""
-    trainer = trained("unpaired", seconds, seed, monitor=True)
+    trainer = trained("unpaired", seconds, seed, watch_steps=20, **UNPAIRED)
     found = numbers(trainer) | {"stopped": trainer.stop_reason}
     del trainer
     gc.collect()
