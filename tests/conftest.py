@@ -1,11 +1,12 @@
 """Tiny seeded backbones made from their configs, and adapters whose every tensor matters."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from datasets.fingerprint import generate_random_fingerprint
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import (
@@ -104,6 +105,14 @@ def token_ids(rows: int, length: int = 7, seed: int = 0) -> Tensor:
 def gradients(model: nn.Module) -> dict[str, Tensor]:
     """A copy of every gradient, by parameter name."""
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _rows_are_mapped_without_a_hash_of_the_function() -> Iterator[None]:
+    # It names a cached file. Rows in memory have none, and a hash of a function with checked types takes seconds.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.arrow_dataset.update_fingerprint", lambda *parts: generate_random_fingerprint())
+        yield
 
 
 @pytest.fixture(autouse=True)
