@@ -209,7 +209,7 @@ class ResumingTrainer(Trainer):
             logs["skipped_steps"] = self.guard.skipped
         super().log(logs, start_time)
 
-    def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> TrainOutput:
+    def _finalize_training(self, trial: Any, num_train_samples: int | float, start_time: float) -> TrainOutput:
         """Trainer's, over all sessions of the run; why a run without finite gradients has stopped."""
         if self.guard.stop_reason is not None:
             self._say(f"Stopped at step {self.state.global_step}: {self.guard.stop_reason}.")

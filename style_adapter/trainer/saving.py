@@ -83,7 +83,7 @@ class SavingTrainer(ResumingTrainer):
             best = self.state.best_model_checkpoint
             rotate(run, limit=self.args.save_total_limit, keep={*newest, *([best] if best else [])})
 
-    def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> TrainOutput:
+    def _finalize_training(self, trial: Any, num_train_samples: int | float, start_time: float) -> TrainOutput:
         """Trainer's; a kill may have come between the last manifest and what goes after it."""
         if self.resumed:
             self._rotate(self._get_output_dir(trial))
