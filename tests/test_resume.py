@@ -139,6 +139,22 @@ RHYTHMS: dict[str, tuple[dict[str, Any], list[int]]] = {
         {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"patience": 0}, "save_steps": 2.0},
         [2, 4, 6, 8],
     ),
+    "a watched game": (
+        {
+            "save_steps": 3.0,
+            "eval_steps": 5.0,
+            "early_stopping_patience": 0,
+            "watch_steps": 2,
+            "watch_samples": 2,
+            "term_gradient_steps": 4,
+            "monitor_patience": 2,
+            "monitor_d_accuracy": 0.1,  # D wins always: the adversary's weight goes down
+            "monitor_same_output": None,
+            "monitor_distinct_2": None,
+            "monitor_repetition_rate": None,
+        },
+        [3, 6, 9, 10],
+    ),
     "unpaired texts, sampled and old fakes, steps of the discriminator alone": (
         {
             "rows": toy_rows().rename_column("target", "text").remove_columns("source"),

@@ -17,6 +17,7 @@ from .finite import StepGuard
 from .interruption import Interruption
 from .manifest import UNVOUCHED, flaw_of, newest_whole
 from .progress import Progress, digest_of
+from .terminal import say
 
 
 class _Place(TrainerCallback):
@@ -155,7 +156,11 @@ class ResumingTrainer(Trainer):
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Trainer's; but nothing where the run had ended when it was killed."""
         if self.state.global_step > 0 and self._is_over:
-            self._say(f"The run had ended after step {self.state.global_step}; with other options it goes on.")
+            say(
+                f"The run had ended after step {self.state.global_step}; with other options it goes on.",
+                self.args,
+                self.state,
+            )
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
@@ -195,9 +200,11 @@ class ResumingTrainer(Trainer):
         """Says where the checkpoint is, and leaves `train`."""
         folder = os.path.join(str(self.args.output_dir), f"checkpoint-{self.state.global_step}")
         self.callback_handler.on_train_end(self.args, self.state, self.control)  # trackers and progress bars close
-        self._say(
+        say(
             f"Stopped after step {self.state.global_step} of {self.state.max_steps}. {folder} is whole; go on with "
-            "trainer.train(resume_from_checkpoint=True) or --resume_from_checkpoint true."
+            "trainer.train(resume_from_checkpoint=True) or --resume_from_checkpoint true.",
+            self.args,
+            self.state,
         )
         self.interruption.leave(f"stopped after step {self.state.global_step}; {folder} is whole")
 
@@ -212,14 +219,9 @@ class ResumingTrainer(Trainer):
     def _finalize_training(self, trial: Any, num_train_samples: int | float, start_time: float) -> TrainOutput:
         """Trainer's, over all sessions of the run; why a run without finite gradients has stopped."""
         if self.guard.stop_reason is not None:
-            self._say(f"Stopped at step {self.state.global_step}: {self.guard.stop_reason}.")
+            say(f"Stopped at step {self.state.global_step}: {self.guard.stop_reason}.", self.args, self.state)
         earlier = 0.0 if self._progress is None else self._progress.seconds
         return super()._finalize_training(trial, num_train_samples, start_time - earlier)
-
-    def _say(self, text: str) -> None:
-        """One sentence for who watches, above the progress bar."""
-        if self.is_world_process_zero():
-            tqdm.write(text)
 
 
 def newest_of(run: str) -> str | None:
