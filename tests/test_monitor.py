@@ -183,9 +183,8 @@ def test_a_resumed_run_has_the_monitor_that_it_had(tmp_path):
     unscaled.train()
     assert resumed.adversary_scale == whole.adversary_scale == 0.125
     assert resumed.monitor.windows == whole.monitor.windows
-    assert [line.get("adversary_scale") for line in resumed.state.log_history] == [
-        line.get("adversary_scale") for line in whole.state.log_history
-    ]
+    lines = [[line for line in run.state.log_history if "loss" in line] for run in (whole, resumed)]
+    assert lines[0] == lines[1]  # looks at samples included
     assert all(torch.equal(tensor, sides(resumed)[name]) for name, tensor in sides(whole).items())
     assert any(not torch.equal(tensor, sides(unscaled)[name]) for name, tensor in sides(whole).items())
 
