@@ -1,12 +1,13 @@
 """What each term of the objective adds, at equal training time: modern English <-> King James, SmolLM2-135M, r = 16.
 
-    python benchmarks/ablation.py                  # about 3 hours on 2 cores; cells in benchmarks/results/ablation
+    python benchmarks/ablation.py                  # about 3 hours on one core; cells in benchmarks/results/ablation
+    python benchmarks/ablation.py --part 0/2       # half of the cells, beside a process with the other half
     python benchmarks/ablation.py --seconds 20     # a look, written nowhere
 
 Unpaired: each training verse is there in one version only. Each term is switched off in turn, and some are added.
-Paired: both versions are there; adversary and features off and on. Every cell trains for the same seconds on the same
-machine, is judged on 100 verses of Acts in both directions by a judge that training never saw, and is run with two
-seeds. A run that is stopped goes on with the cells that are missing; delete a cell's file to run it again.
+Paired: both versions are there; adversary and features off and on. Every cell trains for the same processor time on one
+core, is judged on 100 verses of Acts in both directions by a judge that training never saw, and is run with two seeds.
+A run that is stopped goes on with the cells that are missing; delete a cell's file to run it again.
 """
 
 import argparse
@@ -91,7 +92,7 @@ def report(found: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=240.0, help="training time of a cell (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=240.0, help="processor time of a cell (default: %(default)s)")
     parser.add_argument("--part", default="0/1", help="I/N: every Nth cell from the Ith on, for N processes at once")
     options = parser.parse_args()
     first, count = map(int, options.part.split("/"))

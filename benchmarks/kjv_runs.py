@@ -1,4 +1,4 @@
-"""Short runs on modern English <-> King James English for tables: trained for so many seconds, judged on Acts."""
+"""Short runs on modern English <-> King James English for tables: trained for so long, judged on Acts."""
 
 import random
 import sys
@@ -30,16 +30,19 @@ UNPAIRED: dict[str, Any] = {  # as examples/recipes/unpaired.yaml has it
 
 
 class StopAfter(TrainerCallback):
-    """Ends training after so many seconds of it; evaluations do not count."""
+    """Ends training after so many seconds of processor time in its steps; evaluations do not count.
+
+    What else runs on the machine takes no time from a run then, so that two runs may go side by side.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.left, self.begun = seconds, 0.0
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.begun = time.perf_counter()
+        self.begun = time.process_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.left -= time.perf_counter() - self.begun
+        self.left -= time.process_time() - self.begun
         control.should_training_stop = control.should_training_stop or self.left <= 0
 
 
@@ -61,7 +64,8 @@ def verses() -> dict[str, Any]:
 
 
 def trained(kind: str, seconds: float, seed: int, **options: Any) -> StyleTrainer:
-    """A trainer after so many seconds."""
+    """A trainer after so many seconds on one core: `StopAfter` would count two for one."""
+    torch.set_num_threads(1)
     trainer = started(kind, seed, callbacks=[StopAfter(seconds)], **options)
     trainer.train()
     return trainer

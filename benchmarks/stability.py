@@ -1,9 +1,9 @@
 """Whether the unpaired game is stable: ten seeds of a short run, modern English <-> King James on SmolLM2-135M.
 
-    python benchmarks/stability.py                 # about 30 minutes on 2 cores; cells in benchmarks/results/stability
+    python benchmarks/stability.py                 # about 40 minutes on one core; cells in benchmarks/results/stability
     python benchmarks/stability.py --seconds 10    # a look, written nowhere
 
-Each seed trains for the same time with every term on, and is judged on 100 verses of Acts in both directions. Reported
+Each seed trains for the same processor time with every term on, and is judged on 100 verses of Acts in both directions. Reported
 are the spread of J, skipped steps, and whether the monitor of the game had a reason to stop it.
 """
 
