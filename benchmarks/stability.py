@@ -3,8 +3,8 @@
     python benchmarks/stability.py                 # about 40 minutes on one core; cells in benchmarks/results/stability
     python benchmarks/stability.py --seconds 10    # a look, written nowhere
 
-Each seed trains for the same processor time with every term on, and is judged on 100 verses of Acts in both directions. Reported
-are the spread of J, skipped steps, and whether the monitor of the game had a reason to stop it.
+Each seed trains for the same processor time with every term on, and is judged on 100 verses of Acts in both directions.
+Reported are J and its factors, and whether the monitor of the game had a reason to stop.
 """
 
 import argparse

@@ -17,43 +17,17 @@ from transformers import PreTrainedTokenizerBase
 from ..functional import IGNORED
 from ..seeds import generator_of
 from .clock import RowSeeds, chosen_rows
-from .tokens import (
-    StyleEncoding,
-    check_lengths,
-    closed_ids,
-    pad,
-    pad_and_mask,
-    prompt_ids,
-    token_weights,
-    with_targets,
-)
+from .tokens import StyleEncoding, pad, pad_and_mask, prompt_ids, token_weights, with_targets
+from .transfer import tokenize_transfer
 
 
 def tokenize_unpaired(
     dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *, prompt: str, max_length: int = 512
 ) -> datasets.Dataset:
-    """Columns `text`, `prompt_ids`, `target_ids` (the text and the end-of-text token), `style`, `row_id`, `length`.
-
-    Raises:
-        ValueError: A row longer than `max_length` tokens: nothing is cut off silently. A tokenizer without an
-            end-of-text token.
-    """
-
-    def convert(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
-        prompts = prompt_ids(tokenizer, prompt, batch["text"])
-        targets = closed_ids(tokenizer, batch["text"])
-        lengths = [len(p) + len(t) for p, t in zip(prompts, targets, strict=True)]
-        check_lengths(rows, lengths, max_length)
-        return {
-            "text": batch["text"],
-            "prompt_ids": prompts,
-            "target_ids": targets,
-            "style": batch["style"],
-            "row_id": rows,
-            "length": lengths,
-        }
-
-    return dataset.map(convert, batched=True, with_indices=True, remove_columns=dataset.column_names, desc="Tokenizing")
+    """The columns of `tokenize_transfer` for texts that are their own targets, and `text`."""
+    texts = list(dataset["text"])
+    pairs = dataset.select_columns(["text", "style"]).rename_column("text", "source").add_column("target", texts)
+    return tokenize_transfer(pairs, tokenizer, prompt=prompt, max_length=max_length).add_column("text", texts)
 
 
 @dataclass(frozen=True)

@@ -4,29 +4,24 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..corruption import mask_tokens
 from ..data import ClassificationCollator, MaskedCollator, tokenize_masked
 from ..functional import IGNORED
-from ..model import styled, styles_of
+from ..model import styled
 from ..pipeline import evaluating, pad_id
 from ..style import StyleCode
+from .labelled import LabelTask, tokenized
 from .setting import Setting, row_ids_of
 
 
-class MaskedTask:
+class MaskedTask(LabelTask):
     """text -> its masked tokens; likelihood a masked token, and the share of them that is told right."""
 
     @staticmethod
     def tokenize(dataset: Any, setting: Setting) -> Any:
         """`dataset` as the collator reads it."""
-        return tokenize_masked(
-            dataset,
-            setting.tokenizer,
-            default_style=styles_of(setting.model).default,
-            max_length=setting.args.max_length,
-        )
+        return tokenized(tokenize_masked, dataset, setting)
 
     @staticmethod
     def collator(setting: Setting, dataset: Any, rows: Any) -> MaskedCollator:
@@ -41,20 +36,6 @@ class MaskedTask:
         )
         plain = ClassificationCollator(pad_id(tokenizer), setting.encode_styles, setting.draws)
         return MaskedCollator(plain, mask, setting.draws)
-
-    @staticmethod
-    def count(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Masked tokens, no rows judged, and none to translate back."""
-        none = batch["labels"].new_zeros(())
-        return (batch["labels"] != IGNORED).sum(), none, none
-
-    @staticmethod
-    def judge_of(dataset: Any, setting: Setting) -> None:
-        """What was masked is known."""
-
-    @staticmethod
-    def orders(rows: Any, setting: Setting) -> None:
-        """It writes no text."""
 
     @staticmethod
     def predict(rows: Any, setting: Setting) -> list[list[bool]]:

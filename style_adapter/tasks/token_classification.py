@@ -2,18 +2,15 @@
 
 from typing import Any
 
-from torch import Tensor
-
-from ..data import ClassificationCollator, tokenize_token_classification
+from ..data import tokenize_token_classification
 from ..functional import IGNORED
 from ..metrics import class_scores
-from ..model import styles_of
-from ..pipeline import pad_id, tag
-from .classification import check_head
+from ..pipeline import tag
+from .labelled import LabelTask, check_head, tokenized
 from .setting import Setting
 
 
-class TokenClassificationTask:
+class TokenClassificationTask(LabelTask):
     """words -> a label each by the model's own head; likelihood a labelled word, accuracy and macro-F1 over words."""
 
     @staticmethod
@@ -24,31 +21,7 @@ class TokenClassificationTask:
             ValueError: A class that the model's head does not have.
         """
         check_head(max(label for labels in dataset["label"] for label in labels), setting)
-        return tokenize_token_classification(
-            dataset,
-            setting.tokenizer,
-            default_style=styles_of(setting.model).default,
-            max_length=setting.args.max_length,
-        )
-
-    @staticmethod
-    def collator(setting: Setting, dataset: Any, rows: Any) -> ClassificationCollator:
-        """Rows -> tensors."""
-        return ClassificationCollator(pad_id(setting.tokenizer), setting.encode_styles, setting.draws)
-
-    @staticmethod
-    def count(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Labelled words, no rows judged, and none to translate back."""
-        none = batch["labels"].new_zeros(())
-        return (batch["labels"] != IGNORED).sum(), none, none
-
-    @staticmethod
-    def judge_of(dataset: Any, setting: Setting) -> None:
-        """Labels need no judge."""
-
-    @staticmethod
-    def orders(rows: Any, setting: Setting) -> None:
-        """It writes no text."""
+        return tokenized(tokenize_token_classification, dataset, setting)
 
     @staticmethod
     def predict(rows: Any, setting: Setting) -> list[list[int]]:
