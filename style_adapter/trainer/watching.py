@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from accelerate.utils import gather_object
@@ -155,9 +156,7 @@ class WatchingTrainer(TrialTrainer):
 def _some_rows(rows: Any, count: int, *, seed: int) -> Any:
     """`count` of the rows, the same ones at each call, with ids: each process takes some of them."""
     chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:count].sort().values.tolist()
-    if "row_id" in rows.column_names:
-        rows = rows.remove_columns("row_id")
-    return rows.select(chosen).add_column("row_id", chosen)
+    return datasets.Dataset.from_dict(rows.select(chosen).to_dict() | {"row_id": chosen})
 
 
 @contextmanager
