@@ -36,6 +36,11 @@ def row_seed(seed: int, epoch: int, row: int, *, use: str = "") -> int:
     return _splitmix64(state) >> 1
 
 
+def seeds_for(seeds: Sequence[int], use: str) -> list[int]:
+    """The seeds of rows for one use, out of the one seed that each row has."""
+    return [row_seed(seed, 0, 0, use=use) for seed in seeds]
+
+
 def generator_of(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator that starts at `seed`; one for each row that is drawn for."""
     return torch.Generator(device).manual_seed(seed)

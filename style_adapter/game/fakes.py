@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..estimators import gumbel_embeddings, sample_tokens, sampled_embeddings, soft_embeddings
 from ..functional import straight_through_embeddings
-from ..seeds import gumbel_tokens, row_seed
+from ..seeds import gumbel_tokens, seeds_for
 from .lesson import Lesson
 from .rules import GameRules
 
@@ -31,7 +31,7 @@ class Fakes:
 
     def gumbel(self, width: int) -> Float[Tensor, "tokens width"]:
         """Gumbel noise of each token, by its row's seed."""
-        seeds = [row_seed(seed, 0, 0, use="gumbel") for seed in self.seeds.tolist()]
+        seeds = seeds_for(self.seeds.tolist(), "gumbel")
         lengths = self.lesson.mask.sum(-1).tolist()
         return gumbel_tokens(seeds, lengths, width).to(self.logits.device)
 

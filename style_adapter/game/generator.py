@@ -11,7 +11,7 @@ from torch import Tensor
 from ..functional import IGNORED
 from ..losses import token_cross_entropy, token_kl
 from ..model import head_reads, styled, styles_of
-from ..seeds import generator_of, row_seed
+from ..seeds import generator_of, seeds_for
 from ..style import OFF, StyleCode
 from .fakes import Fakes
 from .features import backbone_of
@@ -49,7 +49,7 @@ class Generator:
         bank = styles_of(self.model)
         if use in batch or not bank.noise_dim or "seeds" not in batch:
             return batch.get(use)
-        seeds = [row_seed(seed, 0, 0, use=use) for seed in batch["seeds"].tolist()]
+        seeds = seeds_for(batch["seeds"].tolist(), use)
         rows = [bank.sample_noise(1, generator=generator_of(seed)) for seed in seeds]
         return torch.cat(rows).to(batch["seeds"].device)
 

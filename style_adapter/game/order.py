@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..seeds import row_seed
+from ..seeds import seeds_for
 from ..style import StyleCode
 from .lesson import Batch, dense_weights, keep_rows, own_tokens
 
@@ -55,7 +55,7 @@ class Order:
 
     def draws(self, use: str) -> list[int]:
         """The seed of each row for one use."""
-        return [row_seed(seed, 0, 0, use=use) for seed in self.seeds.tolist()]
+        return seeds_for(self.seeds.tolist(), use)
 
     def style(self, n_styles: int) -> Float[Tensor, "rows n_styles"]:
         """The weights of the style asked for, over all styles."""

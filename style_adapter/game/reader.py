@@ -11,7 +11,7 @@ from ..adversary import FeatureStore
 from ..data import chosen_rows, pad
 from ..functional import IGNORED
 from ..losses import instance_noise
-from ..seeds import normal_tokens, row_seed
+from ..seeds import normal_tokens, seeds_for
 from .fakes import ESTIMATES, Fakes
 from .features import FrozenFeatures
 from .memory import GameMemory
@@ -39,8 +39,7 @@ class Texts:
         """With instance noise, drawn by the seed of each row."""
         if not std:
             return self
-        seeds = [row_seed(seed, 0, 0, use=use) for seed in seeds]
-        drawn = normal_tokens(seeds, self.mask.sum(-1).tolist(), self.features.shape[-1])
+        drawn = normal_tokens(seeds_for(seeds, use), self.mask.sum(-1).tolist(), self.features.shape[-1])
         noise = torch.zeros_like(self.features).masked_scatter(self.mask[..., None], drawn.to(self.features))
         return Texts(instance_noise(self.features, noise, std=std), self.mask)
 
