@@ -26,6 +26,7 @@ from style_adapter import (
     StyleTrainer,
     StyleTrainingArguments,
     before_after,
+    plot_gates,
     write_report,
 )
 
@@ -45,8 +46,9 @@ def main() -> None:
 
     backbone, tokenizer = load_smollm2(dtype=torch.bfloat16)
     config = StyleAdapterConfig(
-        styles=["modern", "kjv"], r=16, alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", prompt=PROMPT
-    )
+        styles=["modern", "kjv"], r=options.rank, alpha=2 * options.rank, target_modules="all-linear",
+        task_type="CAUSAL_LM", prompt=PROMPT,
+    )  # fmt: skip
     model = get_peft_model(backbone, config)
     args = training_arguments(options)
     # The judge that picks the checkpoint knows the Old Testament alone, the judge of the last table all of training.
@@ -68,6 +70,7 @@ def main() -> None:
     folder = Path(args.output_dir)
     found.save(folder / "metrics.json")
     write_report(trainer, recipe=recipe(args, config), numbers=found.table())
+    plot_gates(model, folder / "gates.png")
     print(f"\n{options.test_verses} verses of the Gospel of John, never seen, in both directions:\n\n{found.table()}\n")
     for row in range(SAMPLES):
         print(f"  to {test['style'][row]}:  {test['source'][row]}\n   adapter:  {found.outputs['after'][row]}")
@@ -82,6 +85,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="runs/quickstart", help="folder for everything (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=400, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--rank", type=int, default=16, help="rank of the adapter (default: %(default)s)")
     parser.add_argument("--test-verses", type=int, default=200, help="verses of the last table (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of data order and weights (default: %(default)s)")
     return parser.parse_args()

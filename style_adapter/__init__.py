@@ -11,7 +11,7 @@ from ._peft import extend, register
 from .card import write_card
 from .config import StyleAdapterConfig
 from .hub import push_to_hub
-from .model import StyleAdapterModel, styled, styles_of
+from .model import StyleAdapterModel, gates_of, styled, styles_of
 from .style import OFF, Style, StyleBank
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .loras import from_loras
     from .metrics import StyleJudge
     from .pipeline import classify, load, tag, transfer, write
+    from .plots import plot_gates
     from .trainer import GameMonitor, StyleTrainer
     from .training import write_report
 
@@ -52,7 +53,9 @@ __all__ = [
     "classify",
     "export_lora",
     "from_loras",
+    "gates_of",
     "load",
+    "plot_gates",
     "push_to_hub",
     "styled",
     "styles_of",
@@ -77,6 +80,7 @@ _AT_FIRST_USE = {
     "export_lora": "export",
     "from_loras": "loras",
     "load": "pipeline",
+    "plot_gates": "plots",
     "tag": "pipeline",
     "transfer": "pipeline",
     "write": "pipeline",

@@ -1,16 +1,24 @@
-"""Pictures of a run, from what Trainer logged: needs matplotlib, in the extra `style_adapter[eval]`."""
+"""Pictures of a run and of an adapter, PNG or SVG by the file's name: needs matplotlib, in `style_adapter[eval]`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+
+from .model import gates_of
+
 Number = int | float
 History = Sequence[Mapping[str, Number]]
+GateTable = Mapping[str, Mapping[str, Sequence[Number]]]
+"""{style: {layer: its gate, one number a rank}}."""
 
 LOSSES = {
     "generator": ("loss_ce", "loss_adv", "loss_feat", "loss_cls"),
     "discriminator": ("loss_d_adv", "loss_d_cls", "loss_d_r1"),
 }
+MOST_PANELS = 6
 
 
 def series(history: History, name: str) -> tuple[list[Number], list[Number]]:
@@ -24,8 +32,8 @@ def series(history: History, name: str) -> tuple[list[Number], list[Number]]:
 
 
 def plot_losses(history: History, path: str | Path) -> None:
-    """The losses of both sides over the steps, one panel a side, as PNG."""
-    figure, panels = _figure(2)
+    """The losses of both sides over the steps, one panel a side."""
+    figure, panels = new_figure(2)
     for panel, (side, names) in zip(panels, LOSSES.items(), strict=True):
         for name in names:
             steps, values = series(history, name)
@@ -34,12 +42,12 @@ def plot_losses(history: History, path: str | Path) -> None:
         panel.set(title=side, xlabel="step", ylabel="loss")
         if panel.lines:
             panel.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_styles(history: History, path: str | Path) -> None:
-    """Style accuracy by direction and the style score over the steps, as PNG."""
-    figure, panels = _figure(1)
+    """Style accuracy by direction and the style score over the steps."""
+    figure, panels = new_figure(1)
     names = sorted({n for line in history for n in line if n.startswith("eval_") and n.endswith("style_accuracy")})
     for name in [*names, "eval_style_score"]:
         steps, values = series(history, name)
@@ -49,20 +57,57 @@ def plot_styles(history: History, path: str | Path) -> None:
     panels[0].set(title="evaluation", xlabel="step", ylim=(0, 1))
     if panels[0].lines:
         panels[0].legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(columns: int) -> tuple[Any, list[Any]]:
-    """A figure without a window, and its panels."""
+def plot_gates(model: PeftModel, path: str | Path, *, styles: Sequence[str] | None = None) -> None:
+    """The gates of the active adapter: a panel a style, a row a layer, a column a rank.
+
+    Where two panels agree, the styles share what that rank does; a row of one colour is a layer that tells no ranks
+    apart.
+
+    Args:
+        model: A model with a style adapter.
+        path: The file; its folder is made if missing.
+        styles: Which styles; the first 6 of the adapter if left out.
+
+    Raises:
+        ValueError: A style that the adapter lacks.
+        ImportError: matplotlib is not installed.
+    """
+    found = gates_of(model, list(model.styles)[:MOST_PANELS] if styles is None else styles)
+    plot_gate_table({style: {n: g.tolist() for n, g in gates.items()} for style, gates in found.items()}, path)
+
+
+def plot_gate_table(gates: GateTable, path: str | Path) -> None:
+    """What `plot_gates` draws, of gates that were read before."""
+    figure, panels = new_figure(len(gates), width=3.2, height=5.0)
+    ranks = max(len(gate) for layers in gates.values() for gate in layers.values())
+    rows = {s: [[*g, *[math.nan] * (ranks - len(g))] for g in layers.values()] for s, layers in gates.items()}
+    drawn = [gate for layers in gates.values() for each in layers.values() for gate in each]
+    limits = {"vmin": min(drawn), "vmax": max(drawn)}
+    for panel, (style, values) in zip(panels, rows.items(), strict=True):
+        image = panel.imshow(values, aspect="auto", interpolation="nearest", cmap="viridis", **limits)
+        panel.set(title=style, xlabel="rank", ylabel="layer" if panel is panels[0] else "")
+    figure.colorbar(image, ax=panels, label="gate")
+    save_figure(figure, path)
+
+
+def new_figure(columns: int, *, width: float = 5.0, height: float = 3.5) -> tuple[Any, list[Any]]:
+    """A figure without a window, and its panels, each of so many inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plots need matplotlib; pip install 'style_adapter[eval]'") from error
-    figure = Figure(figsize=(5 * columns, 3.5), layout="constrained")
+    figure = Figure(figsize=(width * columns, height), layout="constrained")
     return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
 
 
-def _save(figure: Any, path: str | Path) -> None:
-    """Writes the PNG, its folder too."""
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Writes the file, its folder too; the same picture is the same bytes, SVG as well."""
+    from matplotlib import rc_context
+
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    # Text stays text, which is small; ids come from a fixed salt instead of a random one; no date is written.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "style_adapter"}):
+        figure.savefig(path, dpi=120, metadata={"Date": None} if Path(path).suffix == ".svg" else None)
