@@ -10,7 +10,7 @@ PEFTS := 0.21.2
 # Shapes and types of the annotations are checked while the tests run.
 TYPED := --jaxtyping-packages=style_adapter,beartype.beartype
 
-.PHONY: quickstart test test-full test-matrix check bench docs clean
+.PHONY: quickstart test test-full test-matrix check bench docs publish clean
 
 quickstart: .venv/quickstart
 	$(BIN)/python examples/quickstart.py
@@ -42,8 +42,15 @@ check: .venv/dev
 bench: .venv/quickstart
 	$(BIN)/python benchmarks/step_time.py
 
-docs:
-	@echo "The documentation is README.md and the docstrings: python -m pydoc style_adapter"
+# docs/results.md and its pictures, from what the benchmarks keep in benchmarks/results.
+docs: .venv/quickstart
+	$(BIN)/python benchmarks/report.py
+
+# A release: make publish ADAPTER=runs/quickstart REPO=me/kjv-style [BASE=folder of the backbone] [REVISION=v1]
+publish: .venv/quickstart
+	@test -n "$(ADAPTER)" -a -n "$(REPO)" || { echo "publish: ADAPTER=folder and REPO=owner/name must be given"; exit 2; }
+	$(BIN)/style-adapter push "$(ADAPTER)" "$(REPO)" --dtype bfloat16 --max-megabytes 6 \
+		$(if $(BASE),--base $(BASE)) $(if $(REVISION),--revision $(REVISION))
 
 clean:
 	rm -rf .venv runs build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -108,6 +108,8 @@ def push(options: argparse.Namespace) -> None:
         options.repo,
         folder=options.adapter,
         base_model_id=options.base_model_id,
+        dtype=options.dtype,
+        max_megabytes=options.max_megabytes,
         private=options.private or None,
         revision=options.revision,
     )
@@ -173,6 +175,8 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["push"].add_argument("adapter", help="Folder of the run")
     parsers["push"].add_argument("repo", help="Hub id to upload to, such as me/kjv-style; made if missing")
     parsers["push"].add_argument("--base-model-id", help="Hub id of the backbone, where a local folder is recorded")
+    parsers["push"].add_argument("--dtype", help="Precision of the uploaded weights: bfloat16 halves them")
+    parsers["push"].add_argument("--max-megabytes", type=float, help="Refuse a file of weights that is larger")
     parsers["push"].add_argument("--private", action="store_true", help="Make a new repo private")
     parsers["push"].add_argument("--revision", help="Branch to upload to, made if missing (default: main)")
     return parser

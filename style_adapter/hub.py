@@ -1,5 +1,6 @@
 """To the hub: adapter, card, plots, and each style as a plain LoRA for people without this package."""
 
+import hashlib
 import json
 import os
 import re
@@ -10,29 +11,36 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.utils import validate_repo_id
 from peft import PeftModel
-from peft.utils import CONFIG_NAME
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from .card import beyond_lora, hub_base, write_card
 from .config import StyleAdapterConfig
 from .export import export_lora
 
 MOST_EXPORTS = 32  # each is as large as the adapter itself
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CHECKSUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
 # What of a run's folder goes along. Neither checkpoints nor training_args.bin nor trainer_state.json: those hold paths
 # of this machine, and a pickle is nothing to hand to strangers.
 SHARED = "README.md metrics.json *.png discriminator.safetensors tokenizer* vocab.* merges.txt special_tokens_map.json "
 SHARED += "added_tokens.json chat_template.jinja *.model"
 
 
-def push_to_hub(
+def push_to_hub(  # noqa: PLR0913 - one option a property of the repo or of what stands in it
     model: PeftModel,
     repo_id: str,
     *,
     folder: str | os.PathLike[str] | None = None,
     styles: Sequence[str] | None = None,
     base_model_id: str | None = None,
+    dtype: str | None = None,
+    max_megabytes: float | None = None,
     private: bool | None = None,
     token: str | bool | None = None,
     revision: str | None = None,
@@ -41,7 +49,8 @@ def push_to_hub(
     """Uploads the active adapter, its card and a plain LoRA of each style; `model.push_to_hub(...)` does the same.
 
     The repo holds the adapter at its top whatever its name here, `lora/<style>/` for stock PEFT, vLLM or diffusers
-    (`subfolder="lora/kjv"`), and a card that tells both ways. Styles that are no more leave `lora/`.
+    (`subfolder="lora/kjv"`), a card that tells both ways, and the checksums of all weights in `SHA256SUMS`. Styles that
+    are no more leave `lora/`.
 
     Args:
         model: A model with a style adapter.
@@ -50,6 +59,8 @@ def push_to_hub(
         styles: Which styles also go as plain LoRAs; all of them (the first 32) if left out, `[]` for none. An adapter
             that trained biases or whole modules has none, and the card says so.
         base_model_id: Hub id of the backbone, where it was loaded from a local folder.
+        dtype: Precision of the uploaded adapter and LoRAs, "bfloat16" for half of the bytes; as they are if left out.
+        max_megabytes: Bound of each file of weights, in millions of bytes; none if left out.
         private: Whether a new repo is private; the account's default if left out.
         token: The one that `hf auth login` or HF_TOKEN left if not given.
         revision: A branch, made if missing; `main` if left out.
@@ -59,14 +70,16 @@ def push_to_hub(
         The commit, which is also the text of its address.
 
     Raises:
-        ValueError: Unknown styles, or a `base_model_id` that is no hub id.
+        ValueError: Unknown styles, a `base_model_id` that is no hub id, an unknown `dtype`, or weights beyond
+            `max_megabytes`; nothing is uploaded then.
         HfHubHTTPError: What the hub refuses: no such account, a token without the right to write.
     """
     if base_model_id is not None:
         validate_repo_id(base_model_id)
     api, message = HfApi(token=token), commit.pop("commit_message", None) or "Upload style adapter"
     with TemporaryDirectory() as stage:
-        stage_adapter(model, stage, repo_id, folder=folder, styles=styles, base_model_id=base_model_id)
+        stage_adapter(model, stage, repo_id, folder=folder, styles=styles, base_model_id=base_model_id, dtype=dtype)
+        check_sizes(stage, max_megabytes)
         repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None and not revision.startswith("refs/pr/"):
             api.create_branch(repo, branch=revision, exist_ok=True)
@@ -88,8 +101,11 @@ def stage_adapter(
     folder: str | os.PathLike[str] | None = None,
     styles: Sequence[str] | None = None,
     base_model_id: str | None = None,
+    dtype: str | None = None,
 ) -> None:
     """Writes into the folder `stage` what `push_to_hub` uploads; the arguments are its own."""
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}, or left out")
     adapter, root = model.active_adapters[0], Path(stage)
     config = model.peft_config[adapter]
     assert isinstance(config, StyleAdapterConfig)
@@ -103,6 +119,38 @@ def stage_adapter(
     lora = _export_styles(model, root, config.styles[:MOST_EXPORTS] if styles is None else styles)
     _record_base(root, repo_id, base_model_id)
     write_card(model, root, repo=repo_id, lora=lora, base_model_id=base_model_id)
+    if dtype is not None:
+        for path in root.rglob(SAFETENSORS_WEIGHTS_NAME):
+            _cast(path, DTYPES[dtype])
+    sums = {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in _weights(root)}
+    (root / CHECKSUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()), "utf-8")
+
+
+def check_sizes(folder: str | os.PathLike[str], max_megabytes: float | None) -> None:
+    """Refuses a folder that holds a file of weights beyond the bound.
+
+    Raises:
+        ValueError: The message names the largest such file.
+    """
+    sizes = {path: path.stat().st_size / 1e6 for path in _weights(Path(folder))}
+    largest = max(sizes, key=sizes.__getitem__)
+    if max_megabytes is not None and sizes[largest] > max_megabytes:
+        raise ValueError(
+            f"{largest.relative_to(folder).as_posix()} of {sizes[largest]:.1f} MB must be <= {max_megabytes:g} MB; "
+            "halve it with dtype='bfloat16' (--dtype bfloat16), or train with a lower r or fewer target_modules"
+        )
+
+
+def _weights(root: Path) -> list[Path]:
+    """Every file of weights below `root`, in the order of their names."""
+    return sorted(root.rglob("*.safetensors"))
+
+
+def _cast(path: Path, dtype: torch.dtype) -> None:
+    """Writes the file anew with its floating tensors in `dtype`; what is no number, such as a description, stays."""
+    with safe_open(path, framework="pt") as held:
+        metadata, tensors = held.metadata(), {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
+    save_file({n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}, path, metadata=metadata)
 
 
 def _export_styles(model: PeftModel, root: Path, styles: Sequence[str]) -> dict[str, str]:

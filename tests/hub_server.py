@@ -1,4 +1,7 @@
-"""A hub on loopback: the calls that huggingface_hub makes to upload and download, over one dictionary of files."""
+"""A hub on loopback: the calls that huggingface_hub makes to upload and download, over one dictionary of files.
+
+python tests/hub_server.py    # serves an empty one until Ctrl-C, and prints what to set to use it
+"""
 
 import base64
 import hashlib
@@ -189,6 +192,13 @@ def commit(call: _Handler, repo_id: str, revision: str) -> None:
     return call.answer(200, {"commitOid": sha, "commitUrl": f"http://{call.headers['Host']}/{repo_id}/commit/{sha}"})
 
 
+def info(call: _Handler, repo_id: str, revision: str) -> None:
+    """Which commit a revision is, and its files: what a download of the whole asks first."""
+    if repo := call.allowed(repo_id):
+        files = [{"rfilename": path} for path in repo.files(revision)]
+        call.answer(200, {"id": repo_id, "sha": repo.branches.get(revision, revision), "siblings": files})
+
+
 def tree(call: _Handler, repo_id: str, revision: str) -> None:
     """Every file of a revision."""
     if repo := call.allowed(repo_id):
@@ -228,6 +238,22 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", rf"/{_REPO}\.git/info/lfs/objects/batch", lfs_batch),
     ("PUT", "/objects/(.+)", put_object),
     ("POST", rf"/api/models/{_REPO}/commit/(.+)", commit),
+    ("GET", rf"/api/models/{_REPO}/revision/(.+)", info),
     ("GET", rf"/api/models/{_REPO}/tree/([^/]+)", tree),
     ("GET HEAD", rf"/{_REPO}/resolve/([^/]+)/(.+)", resolve),
 ]
+
+
+def main() -> None:
+    """A hub to try uploads against by hand."""
+    hub = Hub()
+    server = hub.serve()
+    print(f"export HF_ENDPOINT={hub.endpoint} HF_TOKEN={hub.token} HF_HUB_DISABLE_XET=1", flush=True)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        server.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers.utils.hub
 from hub_server import Hub, Repo
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load
 from torch import Tensor
@@ -88,7 +88,7 @@ def test_a_pushed_adapter_comes_back_from_an_empty_cache_bit_by_bit(hub):
     commit = push_to_hub(model, "me/house", commit_message="First")
     files = hub.repos["me/house"].files()
     exports = {f"lora/{style}/{name}" for style in ("loud", "calm") for name in ("adapter_config.json", WEIGHTS)}
-    assert set(files) == {"README.md", "adapter_config.json", WEIGHTS} | exports
+    assert set(files) == {"README.md", "adapter_config.json", WEIGHTS, "SHA256SUMS"} | exports
     assert commit.oid == hub.repos["me/house"].branches["main"]
     assert not hub.repos["me/house"].private
     loaded = PeftModel.from_pretrained(llama(), "me/house").eval()
@@ -291,7 +291,7 @@ def test_a_classifier_keeps_its_head_and_says_that_it_has_no_lora(hub):
     model.peft_config["default"].base_model_name_or_path = BASE
     push_to_hub(model, "me/house")
     files = hub.repos["me/house"].files()
-    assert set(files) == {"README.md", "adapter_config.json", WEIGHTS}
+    assert set(files) == {"README.md", "adapter_config.json", WEIGHTS, "SHA256SUMS"}
     assert "the adapter has trained `classifier` and `score` too" in files["README.md"].decode()
     loaded = PeftModel.from_pretrained(llama_classifier(num_labels=3), "me/house").eval()
     assert torch.equal(logits(loaded), logits(model))
@@ -322,9 +322,61 @@ def test_an_adapter_of_any_name_stands_at_the_top(hub):
     model.set_adapter("lora")
     randomised(model)
     push_to_hub(model, "me/house", styles=[])
-    assert set(hub.repos["me/house"].files()) == {"README.md", "adapter_config.json", WEIGHTS}
+    assert set(hub.repos["me/house"].files()) == {"README.md", "adapter_config.json", WEIGHTS, "SHA256SUMS"}
     loaded = PeftModel.from_pretrained(llama(), "me/house").eval()
     assert torch.equal(logits(loaded, styles="calm"), logits(model, styles="calm"))
+
+
+# Releases
+
+
+def test_the_checksums_of_all_weights_go_along_and_hold(hub):
+    push_to_hub(house(), "me/house")
+    folder = Path(snapshot_download("me/house", cache_dir=constants.HF_HUB_CACHE))
+    check = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    held = subprocess.run(check, cwd=folder, capture_output=True, text=True, check=True).stdout
+    weights = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors"))
+    assert len(weights) == 3
+    assert held.splitlines() == [f"{name}: OK" for name in weights]
+    (folder / WEIGHTS).write_bytes(b"x")
+    assert subprocess.run(check, cwd=folder, capture_output=True, check=False).returncode == 1
+
+
+def test_half_precision_halves_what_is_uploaded_and_leaves_the_model_alone(hub):
+    model = house(r=16)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    push_to_hub(model, "me/full")
+    push_to_hub(model, "me/half", dtype="bfloat16")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    full, half = (hub.repos[name].files() for name in ("me/full", "me/half"))
+    for name in (WEIGHTS, f"lora/loud/{WEIGHTS}"):
+        wanted, given = load(full[name]), load(half[name])
+        assert set(wanted) == set(given)
+        for key, tensor in wanted.items():
+            same = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+            assert torch.equal(given[key], same), key
+    ours = PeftModel.from_pretrained(llama(), "me/half").eval()
+    stock = PeftModel.from_pretrained(llama(), "me/half", subfolder="lora/loud").eval()
+    for loaded, style in ((ours, {"styles": "loud"}), (stock, {})):
+        torch.testing.assert_close(logits(loaded, **style), logits(model, styles="loud"), atol=0.05, rtol=0.05)
+
+
+def test_weights_beyond_the_bound_are_refused_before_anything_is_uploaded(hub):
+    model = house(r=16)
+    size = len(stored(hub, model)[WEIGHTS]) / 1e6
+    with pytest.raises(ValueError, match=rf"{WEIGHTS} of {size:.1f} MB must be <= 0.01 MB; halve it with dtype='bfl"):
+        push_to_hub(model, "me/house", max_megabytes=0.01)
+    with pytest.raises(ValueError, match="dtype='int3' must be one of float32, bfloat16, float16, or left out"):
+        push_to_hub(model, "me/house", dtype="int3")
+    assert "me/house" not in hub.repos
+    push_to_hub(model, "me/house", max_megabytes=size + 0.001)
+    assert WEIGHTS in hub.repos["me/house"].files()
+
+
+def stored(hub: Hub, model: PeftModel) -> dict[str, bytes]:
+    """What a push of `model` without a bound uploads."""
+    push_to_hub(model, "me/stored")
+    return hub.repos["me/stored"].files()
 
 
 # Runs
@@ -386,7 +438,10 @@ def test_push_sends_a_run_with_its_numbers_under_the_repos_name(hub, tmp_path, c
         (run / name).touch()
     capsys.readouterr()
     push = ["push", str(run), "me/run", "--base", str(tmp_path / "base")]
-    assert main([*push, "--private", "--revision", "v1"]) == 0
+    assert main([*push, "--max-megabytes", "0.01"]) == 2
+    assert "MB must be <= 0.01 MB; halve it with dtype='bfloat16' (--dtype bfloat16)" in capsys.readouterr().err
+    assert "me/run" not in hub.repos
+    assert main([*push, "--private", "--revision", "v1", "--dtype", "float32"]) == 0
     assert capsys.readouterr().out.strip().endswith(hub.repos["me/run"].branches["v1"])
     repo = hub.repos["me/run"]
     assert repo.private
@@ -394,7 +449,8 @@ def test_push_sends_a_run_with_its_numbers_under_the_repos_name(hub, tmp_path, c
     files = repo.files("v1")
     tokenizer = {"tokenizer.json", "tokenizer_config.json"}
     exports = {name for name in files if name.startswith("lora/")}
-    assert set(files) == {"README.md", "adapter_config.json", WEIGHTS, "losses.png"} | tokenizer | exports
+    top = {"README.md", "adapter_config.json", WEIGHTS, "SHA256SUMS", "losses.png"}
+    assert set(files) == top | tokenizer | exports
     assert len(exports) == 4
     text = files["README.md"].decode()
     assert "| 45.6 |" in text

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 import torch
+from conftest import adapted
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from conftest import adapted
 from peft import PeftModel
 
 from style_adapter import gates_of, plot_gates
