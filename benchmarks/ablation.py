@@ -7,6 +7,7 @@
 Unpaired: each training verse is there in one version only. Each term is switched off in turn, and some are added.
 Paired: both versions are there; adversary and features off and on. Every cell trains for the same processor time on one
 core, is judged on 100 verses of Acts in both directions by a judge that training never saw, and is run with two seeds.
+
 A run that is stopped goes on with the cells that are missing; delete a cell's file to run it again.
 """
 
@@ -75,7 +76,8 @@ def cells(seconds: float) -> dict[str, Callable[[], dict[str, Any]]]:
 def report(found: dict[str, dict[str, Any]]) -> str:
     """The table: means over directions and seeds, with half the distance between the seeds."""
     rows: dict[str, list[dict[str, float]]] = {}
-    for name, results in found.items():
+    for name in filter(found.__contains__, cells(0.0)):
+        results = found[name]
         plain = name.rpartition(", seed")[0]
         rows.setdefault(plain, []).append(results["metrics"] | {"steps": results["steps"]})
         for temperature, metrics in results.get("sampled", {}).items():
@@ -100,10 +102,7 @@ def main() -> None:
     folder = RESULTS / "ablation" if whole else Path(mkdtemp())
     chosen = dict(list(cells(options.seconds).items())[first::count])
     run_cells(folder, chosen)
-    shown = report(found_cells(folder, list(cells(options.seconds))))
-    print(shown)
-    if whole:
-        (RESULTS / "ablation.md").write_text(shown + "\n", "utf-8")
+    print(report(found_cells(folder, list(cells(options.seconds)))))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
-"""Cells of a benchmark table: each is run once and kept as JSON, so that a long table can be taken up again."""
+"""What benchmarks keep in `results`, for `report.py` to make the page of.
+
+A short benchmark keeps one file, NAME.json; a long one a folder NAME of cells, each run once and kept by itself, so
+that a long table can be taken up again. A file holds {"results", "machine"}, and how it was measured.
+"""
 
 import json
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -23,10 +28,8 @@ def run_cells(folder: Path, cells: Mapping[str, Callable[[], dict[str, Any]]]) -
         if not path.exists():
             print(f"[{number}/{len(cells)}] {name}", flush=True)
             started = time.perf_counter()
-            cell = {"results": run(), "seconds": round(time.perf_counter() - started, 1), "machine": machine()}
-            part = path.with_suffix(".part")
-            part.write_text(json.dumps(cell, indent=2) + "\n", "utf-8")
-            part.replace(path)
+            results = run()
+            keep(path, results, seconds=round(time.perf_counter() - started, 1))
         found[name] = json.loads(path.read_text("utf-8"))["results"]
     return found
 
@@ -37,11 +40,26 @@ def found_cells(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]
     return {name: json.loads(path.read_text("utf-8"))["results"] for name, path in paths.items() if path.exists()}
 
 
+def keep(path: Path, results: Mapping[str, Any], *, indent: int | None = 2, **measured: Any) -> None:
+    """Writes what was found, how it was measured, and with what; a file is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    kept = {"results": results, **measured, "machine": machine()}
+    part.write_text(json.dumps(kept, indent=indent) + "\n", "utf-8")
+    part.replace(path)
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were measured with."""
     packages = ("torch", "transformers", "peft", "accelerate", "style_adapter")
     setting = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "processor": platform.machine()}
-    return setting | {package: version(package) for package in packages}
+    return setting | {package: version(package) for package in packages} | {"commit": commit()}
+
+
+def commit() -> str:
+    """The commit that runs, marked where files differ from it; nothing outside a clone."""
+    asked = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(asked, cwd=RESULTS.parent, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

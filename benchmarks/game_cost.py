@@ -9,14 +9,14 @@ with adversary, features and style classifier; unpaired ones write, judge and tr
 """
 
 import argparse
-import json
 import statistics
 import time
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
 import torch
-from cells import RESULTS, machine, table
+from cells import RESULTS, keep, table
 from kjv_runs import started
 from torch import Tensor
 
@@ -45,6 +45,16 @@ def step(trainer: StyleTrainer, batch: dict[str, Tensor]) -> float:
     return time.perf_counter() - begun
 
 
+def report(found: Mapping[str, Mapping[str, float]]) -> str:
+    """The table."""
+    rows = [("step", "seconds", "x likelihood alone", "tokens a second")]
+    rows += [
+        (n, f"{f['seconds']:.2f}", f"{f['of_likelihood']:.2f}", f"{f['tokens_per_second']:.0f}")
+        for n, f in found.items()
+    ]
+    return table(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 rounds, results not written")
@@ -66,15 +76,9 @@ def main() -> None:
         ratio = statistics.median(a / b for a, b in zip(times[name], times[plain], strict=True))
         tokens = sum(int(batch["attention_mask"].sum()) for batch in batches[name]) / sum(times[name])
         found[name] = {"seconds": statistics.median(times[name]), "of_likelihood": ratio, "tokens_per_second": tokens}
-    rows = [("step", "seconds", "x likelihood alone", "tokens a second")]
-    rows += [
-        (n, f"{f['seconds']:.2f}", f"{f['of_likelihood']:.2f}", f"{f['tokens_per_second']:.0f}")
-        for n, f in found.items()
-    ]
-    print(table(rows))
+    print(report(found))
     if rounds > 2:
-        result = {"setting": {"batch": BATCH, "rounds": rounds, "r": 16}, "machine": machine(), "results": found}
-        (RESULTS / "game_cost.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+        keep(RESULTS / "game_cost.json", found, setting={"batch": BATCH, "rounds": rounds, "r": 16})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ A file is what each way saves for its mixture; ours holds every mixture and all 
 """
 
 import argparse
-import json
 import math
 import tempfile
 import time
@@ -17,16 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import transformers
+from cells import RESULTS, keep, table
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft import __version__ as peft_version
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from style_adapter import __version__, from_loras
+from style_adapter import from_loras
 
-RESULTS = Path(__file__).parent / "results" / "mixing.json"
 RANK, NAMES, WEIGHTS = 8, ["a", "b", "c"], [0.5, 0.3, 0.2]
 WAYS = ["linear", "svd", "cat"]  # PEFT's combination_type
 Deltas = dict[str, Tensor]
@@ -104,6 +101,20 @@ def own_row(model: PeftModel, once: Deltas, twice: Deltas, out: Path) -> Row:
     return row
 
 
+def report(found: Mapping[str, Row]) -> str:
+    """The table: of the mixture, and of the mixture mixed again."""
+    head = ("mixture by", "ms", "error", "error again", "rank", "rank again", "KiB", "KiB again")
+    rows = []
+    for way, row in found.items():
+        turns = [(row[f"error_{turn}"], row[f"rank_{turn}"], row[f"kib_{turn}"]) for turn in ("once", "twice")]
+        forms = ("{:.1e}", "{}", "{:.0f}")
+        cells = [
+            form.format(number) for form, pair in zip(forms, zip(*turns, strict=True), strict=True) for number in pair
+        ]
+        rows.append((way, f"{row['ms']:.2f}", *cells))
+    return table([head, *rows])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", help="Folder or hub id of a causal backbone; results are not written then")
@@ -117,22 +128,10 @@ def main() -> None:
         rows = {f"peft {way}": peft_row(loras, way, once, twice, out) for way in WAYS}
         ours = from_loras(load(options.backbone), {name: out / name for name in NAMES})
         rows["style_adapter"] = own_row(ours, once, twice, out / "ours")
-    print(f"{'':16}{'ms':>9}  {'error':>8} {'again':>8}  {'rank':>4} {'again':>5}  {'KiB':>7} {'again':>7}")
-    for name, row in rows.items():
-        print(
-            f"{name:16}{row['ms']:9.2f}  {row['error_once']:8.1e} {row['error_twice']:8.1e}  {row['rank_once']:4} "
-            f"{row['rank_twice']:5}  {row['kib_once']:7.0f} {row['kib_twice']:7.0f}"
-        )
+    print(report(rows))
     if not options.backbone:
-        save(rows)
-
-
-def save(rows: dict[str, Row]) -> None:
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft_version}
-    versions["style_adapter"] = __version__
-    setting = {"r": RANK, "loras": len(NAMES), "weights": WEIGHTS, "backbone": "Llama, 4 blocks of 64"}
-    RESULTS.write_text(json.dumps({"setting": setting, "versions": versions, "results": rows}, indent=2) + "\n")
-    print(f"Written to {RESULTS.relative_to(Path.cwd()) if RESULTS.is_relative_to(Path.cwd()) else RESULTS}")
+        setting = {"r": RANK, "loras": len(NAMES), "weights": WEIGHTS, "backbone": "Llama, 4 blocks of 64"}
+        keep(RESULTS / "mixing.json", rows, setting=setting)
 
 
 if __name__ == "__main__":

@@ -10,24 +10,20 @@ without the weights.
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-import transformers
+from cells import RESULTS, keep, table
 from peft import LoraConfig, get_peft_model
-from peft import __version__ as peft_version
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from style_adapter import StyleAdapterConfig, __version__
+from style_adapter import StyleAdapterConfig
 
-RESULTS = Path(__file__).parent / "results" / "step_time.json"
 BATCH, SEQ, RANK = 16, 48, 16
 STYLES = ["modern", "kjv"] * (BATCH // 2)
 
@@ -86,7 +82,20 @@ def measure(dtype: torch.dtype, rounds: int, layers: int) -> dict[str, dict[str,
             start = time.perf_counter()
             step(models[method], method, embeddings, labels)
             times[method].append(time.perf_counter() - start)
-    return {m: {"ms": 1000 * statistics.median(times[m]), "saved_mib": memory[m] / 2**20} for m in methods}
+    rows = {m: {"ms": 1000 * statistics.median(times[m]), "saved_mib": memory[m] / 2**20} for m in methods}
+    return {m: row | {"overhead_ms": row["ms"] - rows["backbone"]["ms"]} for m, row in rows.items()}
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """The table, with the times and the memory over LoRA's."""
+    head = ("precision, method", "ms", "overhead, ms", "of LoRA's", "kept, MiB", "of LoRA's")
+    rows = []
+    for precision, methods in found.items():
+        for method, row in methods.items():
+            of_lora = {name: f"{row[name] / methods['lora'][name]:.2f}" for name in ("overhead_ms", "saved_mib")}
+            cells = [f"{row['ms']:.1f}", f"{row['overhead_ms']:.1f}", of_lora["overhead_ms"]]
+            rows.append((f"{precision}, {method}", *cells, f"{row['saved_mib']:.1f}", of_lora["saved_mib"]))
+    return table([head, *rows])
 
 
 def main() -> None:
@@ -94,31 +103,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="5 rounds of 4 layers, results not written")
     options = parser.parse_args()
     rounds, layers = (5, 4) if options.quick else (15, 30)
-    found = {}
-    print(f"{'':10}{'':16}{'ms':>9}{'overhead':>10}{'saved MiB':>11}")
-    for dtype in (torch.float32, torch.bfloat16):
-        name = str(dtype).removeprefix("torch.")
-        found[name] = rows = measure(dtype, rounds, layers)
-        for method, row in rows.items():
-            row["overhead_ms"] = row["ms"] - rows["backbone"]["ms"]
-            print(f"{name:10}{method:16}{row['ms']:9.1f}{row['overhead_ms']:10.1f}{row['saved_mib']:11.1f}")
-        ours, lora = rows["style_adapter"], rows["lora"]
-        print(
-            f"{name:10}overhead {ours['overhead_ms'] / lora['overhead_ms']:.2f} x LoRA's, "
-            f"step {ours['ms'] / rows['backbone']['ms']:.2f} x the backbone's, "
-            f"memory {ours['saved_mib'] / lora['saved_mib']:.2f} x LoRA's"
-        )
+    kinds = (torch.float32, torch.bfloat16)
+    found = {str(dtype).removeprefix("torch."): measure(dtype, rounds, layers) for dtype in kinds}
+    print(report(found))
     if not options.quick:
-        save(found, rounds, layers)
-
-
-def save(found: dict[str, dict[str, dict[str, float]]], rounds: int, layers: int) -> None:
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft_version}
-    setting = {"batch": BATCH, "seq": SEQ, "r": RANK, "layers": layers, "rounds": rounds, "cores": os.cpu_count()}
-    setting |= {"threads": torch.get_num_threads(), "machine": platform.machine()}
-    versions["style_adapter"] = __version__
-    RESULTS.write_text(json.dumps({"setting": setting, "versions": versions, "results": found}, indent=2) + "\n")
-    print(f"Written to {RESULTS.relative_to(Path.cwd()) if RESULTS.is_relative_to(Path.cwd()) else RESULTS}")
+        setting = {"batch": BATCH, "seq": SEQ, "r": RANK, "layers": layers, "rounds": rounds}
+        keep(RESULTS / "step_time.json", found, setting=setting)
 
 
 if __name__ == "__main__":
