@@ -4,17 +4,21 @@
     python examples/search.py             # 4 short trials on 64 verses: minutes on two CPU cores
 
 Each trial builds adapter, discriminator and game anew, and trains a few steps; its value is the style score of verses
-that it has not seen. Trials are kept in `runs/search/study.db`: started again, the search goes on from them. So few
-steps on so few verses rank options roughly: give more of both, and more trials, to choose by.
+that it has not seen. Trials are kept in `runs/search/study.db`: started again, the search goes on from them. Beside it
+stand `history.png`, the value of each trial, and `options.png`, the value against each option. So few steps on so few
+verses rank options roughly: give more of both, and more trials, to choose by.
 """
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
 from kjv_data import load_verse_pairs, transfer_dataset
+from matplotlib import pyplot
+from optuna.visualization.matplotlib import plot_optimization_history, plot_slice
 from peft import PeftModel, get_peft_model
 from smollm2 import load_smollm2
 
@@ -49,6 +53,22 @@ def main() -> None:
     for trial in study.trials:
         print(f"trial {trial.number}: {trial.value}  {trial.params}")
     print(f"best: trial {best.run_id} with {best.objective:.3f}; give these options to a longer run")
+    print(f"see {', '.join(map(str, plot(study, options.output)))}")
+
+
+def plot(study: optuna.Study, folder: Path) -> list[Path]:
+    """Optuna's own pictures: the value of each trial, with the best one so far, and the value against each option."""
+    drawn = {"history": (plot_optimization_history, 8), "options": (plot_slice, 22)}  # and inches
+    paths = []
+    for name, (draw, width) in drawn.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            draw(study, target_name="style score")
+        paths.append(folder / f"{name}.png")
+        pyplot.gcf().set_size_inches(width, 5)
+        pyplot.savefig(paths[-1], dpi=120, bbox_inches="tight")
+        pyplot.close()
+    return paths
 
 
 def space(trial: optuna.Trial) -> dict[str, Any]:

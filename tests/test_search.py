@@ -6,7 +6,9 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from matplotlib import pyplot
 from peft import PeftModel
+from search import plot
 from training_fixtures import adapted, adapter_weights, arguments, byte_tokenizer, make_trainer, toy_rows
 from transformers.trainer_utils import BestRun
 
@@ -108,3 +110,22 @@ def test_a_model_comes_from_one_source(tmp_path):
     judge = make_trainer(tmp_path).model.discriminator
     with pytest.raises(ValueError, match="discriminator must be left out with model_init"):
         StyleTrainer(args=arguments(tmp_path), model_init=fresh, discriminator=judge, **rows)
+
+
+def test_the_example_draws_every_trial_of_its_study(tmp_path, monkeypatch):
+    study = optuna.create_study(direction="maximize")
+    for value in (0.2, 0.5, 0.3):
+        study.add_trial(
+            optuna.create_trial(
+                value=value,
+                params={"w_adv": value / 2},
+                distributions={"w_adv": optuna.distributions.FloatDistribution(0.0, 1.0)},
+            )
+        )
+    figures = []
+    monkeypatch.setattr(pyplot, "close", lambda: figures.append(pyplot.gcf()))
+    assert [path.name for path in plot(study, tmp_path) if path.stat().st_size] == ["history.png", "options.png"]
+    shown = [axes.collections[0].get_offsets().tolist() for axes in (figures[0].axes[0], figures[1].axes[0])]
+    assert shown == [[[0, 0.2], [1, 0.5], [2, 0.3]], [[0.1, 0.2], [0.25, 0.5], [0.15, 0.3]]]
+    monkeypatch.undo()
+    pyplot.close("all")
