@@ -4,6 +4,7 @@
 
 J, style accuracy and BLEU are what the run's own evaluations of development rows logged, by direction; steps are the
 optimizer's. A gate has one number a rank; all ranks start at 1, where the styles are one.
+"quickstart-r8" is `python examples/quickstart.py --rank 8 --output runs/quickstart-r8`.
 
 The folder is that of a run: an adapter with the `trainer_state.json` that `write_report` leaves beside it.
 """
