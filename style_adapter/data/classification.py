@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..functional import IGNORED
 from .clock import RowSeeds
-from .tokens import StyleEncoding, check_lengths, pad, pad_and_mask
+from .tokens import Columns, StyleEncoding, pad, pad_and_mask, tokenized_rows
 
 
 def tokenize_classification(
@@ -27,13 +27,11 @@ def tokenize_classification(
         ValueError: A row longer than `max_length` tokens: nothing is cut off silently.
     """
 
-    def convert(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
+    def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> Columns:
         ids = tokenizer(batch["text"], batch.get("text_pair"))["input_ids"]
-        check_lengths(rows, list(map(len, ids)), max_length)
-        styles = batch.get("style", [default_style] * len(rows))
-        return {"input_ids": ids, "label": batch["label"], "style": styles, "row_id": rows, "length": [*map(len, ids)]}
+        return {"input_ids": ids, "label": batch["label"]}
 
-    return dataset.map(convert, batched=True, with_indices=True, remove_columns=dataset.column_names, desc="Tokenizing")
+    return tokenized_rows(dataset, encode, max_length=max_length, default_style=default_style)
 
 
 @dataclass(frozen=True)

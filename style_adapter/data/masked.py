@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ..seeds import generator_of
 from .classification import ClassificationCollator
 from .clock import RowSeeds
-from .tokens import check_lengths
+from .tokens import Columns, tokenized_rows
 
 Masking = Callable[[Sequence[int], torch.Generator], tuple[list[int], list[int]]]
 
@@ -35,13 +35,10 @@ def tokenize_masked(
             "task='generation' for a decoder"
         )
 
-    def convert(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
-        ids = tokenizer(batch["text"])["input_ids"]
-        check_lengths(rows, list(map(len, ids)), max_length)
-        styles = batch.get("style", [default_style] * len(rows))
-        return {"input_ids": ids, "style": styles, "row_id": rows, "length": [*map(len, ids)]}
+    def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> Columns:
+        return {"input_ids": tokenizer(batch["text"])["input_ids"]}
 
-    return dataset.map(convert, batched=True, with_indices=True, remove_columns=dataset.column_names, desc="Tokenizing")
+    return tokenized_rows(dataset, encode, max_length=max_length, default_style=default_style)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from ..functional import IGNORED
-from .tokens import check_lengths
+from .tokens import Columns, tokenized_rows
 
 
 def words_of(text: str | Sequence[str]) -> list[str]:
@@ -77,14 +77,11 @@ def tokenize_token_classification(
             `align_words` refuses.
     """
 
-    def convert(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
+    def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> Columns:
         ids, firsts = align_words(tokenizer, [*map(words_of, batch["text"])], rows)
-        check_lengths(rows, list(map(len, ids)), max_length)
-        labels = [_placed(*row) for row in zip(batch["label"], firsts, ids, strict=True)]
-        styles = batch.get("style", [default_style] * len(rows))
-        return {"input_ids": ids, "label": labels, "style": styles, "row_id": rows, "length": [*map(len, ids)]}
+        return {"input_ids": ids, "label": [_placed(*row) for row in zip(batch["label"], firsts, ids, strict=True)]}
 
-    return dataset.map(convert, batched=True, with_indices=True, remove_columns=dataset.column_names, desc="Tokenizing")
+    return tokenized_rows(dataset, encode, max_length=max_length, default_style=default_style)
 
 
 def _placed(labels: Sequence[int], places: Sequence[int], ids: Sequence[int]) -> list[int]:

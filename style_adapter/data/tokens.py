@@ -1,8 +1,9 @@
 """Texts as token ids: prompts, ids without special tokens, padding, the tensors of a teacher-forced pass."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import datasets
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ..functional import IGNORED
 
 StyleEncoding = Callable[[Sequence[Any]], tuple[Int[Tensor, "rows slots"], Float[Tensor, "rows slots"]]]
+Columns = dict[str, list[Any]]
 
 
 def fill_prompt(prompt: str, source: str) -> str:
@@ -94,3 +96,33 @@ def check_lengths(rows: Sequence[int], lengths: Sequence[int], max_length: int) 
                 f"row {row} has {length} tokens and must have at most max_length={max_length}; split or drop it, or "
                 "raise max_length"
             )
+
+
+def tokenized_rows(
+    dataset: datasets.Dataset,
+    encode: Callable[[Mapping[str, list[Any]], list[int]], Columns],
+    *,
+    max_length: int,
+    default_style: str | None = None,
+) -> datasets.Dataset:
+    """What `encode` makes of each batch of rows, and what all tasks need: `style`, `row_id` and `length`.
+
+    Args:
+        dataset: Rows as they were given; a row without a style gets the default one.
+        encode: (columns of a batch, numbers of its rows) -> its new columns; those named `*_ids` are token ids.
+        max_length: Most tokens of a row, over all its columns of ids.
+        default_style: The style of rows without any.
+
+    Raises:
+        ValueError: A row longer than `max_length` tokens: nothing is cut off silently.
+    """
+
+    def convert(batch: Mapping[str, list[Any]], rows: list[int]) -> Columns:
+        columns = encode(batch, rows)
+        tokens = [ids for name, ids in columns.items() if name.endswith("_ids")]
+        lengths = [sum(map(len, row)) for row in zip(*tokens, strict=True)]
+        check_lengths(rows, lengths, max_length)
+        styles = batch.get("style", [default_style] * len(rows))
+        return {**columns, "style": styles, "row_id": rows, "length": lengths}
+
+    return dataset.map(convert, batched=True, with_indices=True, remove_columns=dataset.column_names, desc="Tokenizing")

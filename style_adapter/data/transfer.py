@@ -10,7 +10,15 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .clock import RowSeeds, chosen_rows
-from .tokens import StyleEncoding, check_lengths, closed_ids, prompt_ids, token_weights, with_targets
+from .tokens import (
+    Columns,
+    StyleEncoding,
+    closed_ids,
+    prompt_ids,
+    token_weights,
+    tokenized_rows,
+    with_targets,
+)
 
 
 def tokenize_transfer(
@@ -23,20 +31,11 @@ def tokenize_transfer(
             end-of-text token.
     """
 
-    def convert(batch: Mapping[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
+    def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> Columns:
         prompts = prompt_ids(tokenizer, prompt, batch["source"])
-        targets = closed_ids(tokenizer, batch["target"])
-        lengths = [len(p) + len(t) for p, t in zip(prompts, targets, strict=True)]
-        check_lengths(rows, lengths, max_length)
-        return {
-            "prompt_ids": prompts,
-            "target_ids": targets,
-            "style": batch["style"],
-            "row_id": rows,
-            "length": lengths,
-        }
+        return {"prompt_ids": prompts, "target_ids": closed_ids(tokenizer, batch["target"])}
 
-    return dataset.map(convert, batched=True, with_indices=True, remove_columns=dataset.column_names, desc="Tokenizing")
+    return tokenized_rows(dataset, encode, max_length=max_length)
 
 
 @dataclass(frozen=True)
