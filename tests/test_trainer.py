@@ -446,6 +446,7 @@ def test_an_encoder_decoder_learns_the_toy_too(tmp_path):
         ),
         ({"discriminator_blocks": 3}, "depth=3 must be between 0 and 2, .* set discriminator_blocks"),
         ({"max_length": 5}, "row 0 has 7 tokens and must have at most max_length=5"),
+        ({"max_length": 5, "eval_strategy": "steps"}, "didn't pass an `eval_dataset`"),  # before tokens are counted
     ],
 )
 def test_a_run_that_could_not_go_well_is_refused_before_any_step(tmp_path, options, message):

@@ -62,7 +62,7 @@ class StyleTrainer(WatchingTrainer):
         model_init: Callable[..., PeftModel] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Checks and tokenises the data, builds the game and hands both to Trainer."""
+        """Checks the data, builds the game, hands both to Trainer, and tokenises."""
         args = StyleTrainingArguments() if args is None else args
         check_rows(train_dataset, args.task)
         if eval_dataset is not None:
@@ -79,21 +79,22 @@ class StyleTrainer(WatchingTrainer):
         self._discriminator_norm: float | None = None
         self._discriminator_rate: float | None = None
         game = self._build(model, discriminator)
-        rows = self._prepared(train_dataset, self.task)
-        held_out = eval_dataset and self._prepared(eval_dataset, self.eval_task, epoch=0)
         super().__init__(
             model=game,
             args=args,
-            train_dataset=rows,
-            eval_dataset=held_out,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
             processing_class=processing_class,
-            data_collator=self._collator(rows, held_out),
             callbacks=[*(callbacks or []), *self._watchers, *watching_callbacks(callbacks or [])],
             **kwargs,
         )
         self.model_init = model_init  # which Trainer takes in place of a model only
         check_rewriting(hides_weights=self.hides_weights, sampled=game.rules.fakes == "sampled")
         speak_in_lines(self)
+        # Last, since it takes longest: whatever Trainer refuses, it has refused by now.
+        self.train_dataset = self._prepared(train_dataset, self.task)
+        self.eval_dataset = eval_dataset and self._prepared(eval_dataset, self.eval_task, epoch=0)
+        self.data_collator = self._collator(self.train_dataset, self.eval_dataset)
 
     def _prepared(self, dataset: Any, task: Task, *, epoch: int | None = None) -> Any:
         """`dataset` as the collator of `task` reads it, each style parsed once so that a typo stops here.
