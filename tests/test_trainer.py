@@ -22,7 +22,7 @@ from training_fixtures import (
 from transformers import TrainerCallback
 
 from style_adapter import StyleAdapterConfig
-from style_adapter.metrics import StyleJudge, bleu
+from style_adapter.metrics import StyleJudge, bleu, sentence_chrf
 from style_adapter.pipeline import transfer
 from style_adapter.trainer import StyleTrainer, discriminator_state, parameter_groups
 
@@ -332,6 +332,54 @@ def test_evaluating_other_rows_judges_those_and_leaves_the_others_in_place(tmp_p
     assert trainer.evaluate()["eval_loss"] == own["eval_loss"]
     with pytest.raises(ValueError, match="eval_dataset lacks the column 'target'"):
         trainer.evaluate(others.remove_columns("target"))
+
+
+# One style, which no judge can tell from another
+
+
+def of_one_style(sources=None) -> datasets.Dataset:
+    return toy_rows(sources).filter(lambda row: row["style"] == "loud")
+
+
+def test_texts_of_one_style_are_evaluated_without_style_accuracy_and_joint_score(tmp_path):
+    options = {"eval_strategy": "steps", "eval_steps": 2.0, "max_steps": 2}
+    trainer = make_trainer(tmp_path, rows=of_one_style(), eval_dataset=of_one_style(["mn op qr st"]), **options)
+    trainer.train()
+    metrics = trainer.evaluate()
+    outputs = transfer(trainer.style_model, trainer.processing_class, ["mn op qr st"], "loud")
+    assert metrics["eval_loud_bleu"] == bleu(outputs, ["MN OP QR ST!"])
+    assert metrics["eval_loud_self_bleu"] == bleu(outputs, ["mn op qr st"])
+    assert metrics["eval_loud_content"] == sentence_chrf(outputs, ["MN OP QR ST!"])[0]
+    assert 0 <= metrics["eval_loud_fluency"] <= 1
+    assert not [name for name in metrics if "accuracy" in name or "joint" in name or "style_score" in name]
+
+
+def test_written_texts_of_one_style_are_evaluated_by_their_variety(tmp_path):
+    rows = datasets.Dataset.from_dict({"text": ["ab cd", "ef gh"], "style": ["calm"] * 2})
+    trainer = make_trainer(tmp_path, rows=rows, eval_dataset=rows, task="generation", eval_max_new_tokens=4)
+    assert {"eval_distinct_2", "eval_copy_rate"} <= (found := trainer.evaluate()).keys()
+    assert "eval_style_score" not in found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"load_best_model_at_end": True, "save_strategy": "steps", "eval_strategy": "steps"},
+        {"early_stopping_patience": 1, "eval_strategy": "steps"},
+        {"save_strategy": "best", "eval_strategy": "steps"},
+        {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps"},
+    ],
+)
+def test_what_waits_for_the_joint_score_of_one_style_is_refused(tmp_path, options):
+    rows = of_one_style()
+    with pytest.raises(
+        ValueError, match=r"'style_score' must be a metric that needs no judge: .*='loss', or pass judge="
+    ):
+        make_trainer(tmp_path, rows=rows, eval_dataset=rows, **options)
+    judge = StyleJudge.fit(toy_rows()["target"], toy_rows()["style"])
+    make_trainer(tmp_path, rows=rows, eval_dataset=rows, judge=judge, **options)
+    least = make_trainer(tmp_path, rows=rows, eval_dataset=rows, metric_for_best_model="loss", **options)
+    assert least.args.greater_is_better is False
 
 
 # Resuming

@@ -41,7 +41,9 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
     metric_for_best_model: str | None = option(
         "style_score", "Evaluation metric that picks the best checkpoint; style_score: J, or a classifier's accuracy."
     )
-    greater_is_better: bool | None = option(True, "Whether more of that metric is better.")
+    greater_is_better: bool | None = option(
+        None, "Whether more of that metric is better; if left out, it is unless its name ends in loss."
+    )
     restore_callback_states_from_checkpoint: bool = option(
         True, "Left True: a resumed run goes on with the monitor and the patience that it had."
     )

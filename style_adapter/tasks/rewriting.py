@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..metrics import joint_report, score_transfer
+import numpy as np
+
+from ..metrics import bleu, joint_report, score_transfer, sentence_chrf
 from ..model import styles_of
 from ..pipeline import transfer
 from .setting import Setting
@@ -40,11 +42,13 @@ def score_rewrites(
 ) -> dict[str, float]:
     """J and its factors (0 to 1), BLEU and BLEU to the input (0 to 100) by direction; `style_score`, the mean J.
 
-    Without references both content and BLEU are measured against the sources.
+    Without references both content and BLEU are measured against the sources. Without a judge, where all texts are of
+    one style, there is neither style accuracy nor J.
     """
-    assert setting.judge is not None
     sources, names, judge = orders.sources, orders.labels(setting), setting.judge
     fluency = setting.scorer.fluency(outputs, sources).tolist()
+    if judge is None:
+        return _unjudged(outputs, sources, references or sources, names, fluency)
     joint = joint_report(outputs, sources, names, judge=judge, references=references, fluency=fluency)
     scores = score_transfer(outputs, sources, references or sources, names, judge=judge)
     flat = {f"{direction}_{k}": v for direction, s in scores.items() for k, v in s.to_dict().items()}
@@ -52,3 +56,22 @@ def score_rewrites(
         factors = {"joint": score.joint, "content": score.content, "fluency": score.fluency}
         flat |= {f"{direction}_{name}": value for name, value in factors.items()}
     return {**flat, "style_score": joint.overall.joint}
+
+
+def _unjudged(
+    outputs: Sequence[str],
+    sources: Sequence[str],
+    references: Sequence[str],
+    names: Sequence[str],
+    fluency: list[float],
+) -> dict[str, float]:
+    """What `score_rewrites` can say by direction without a judge."""
+    lines = {"content": sentence_chrf(outputs, references), "fluency": fluency}
+    found: dict[str, float] = {}
+    for name in dict.fromkeys(names):
+        rows = [row for row, wanted in enumerate(names) if wanted == name]
+        texts = [outputs[row] for row in rows]
+        found[f"{name}_bleu"] = bleu(texts, [references[row] for row in rows])
+        found[f"{name}_self_bleu"] = bleu(texts, [sources[row] for row in rows])
+        found |= {f"{name}_{factor}": float(np.mean([values[row] for row in rows])) for factor, values in lines.items()}
+    return found

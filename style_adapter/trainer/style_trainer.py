@@ -35,8 +35,8 @@ class StyleTrainer(WatchingTrainer):
         train_dataset: The columns that the task needs: `source`, `target`, `style` for transfer; see `data.COLUMNS`.
         eval_dataset: The same columns; its first `eval_samples` rows are rewritten and judged.
         processing_class: The backbone's tokenizer.
-        judge: Tells styles apart in evaluations; a `StyleJudge` of the training targets if left out. Never the
-            training discriminator.
+        judge: Tells styles apart in evaluations; a `StyleJudge` of the training targets if left out, or none where
+            they are of one style. Never the training discriminator.
         discriminator: Another head than the one that `args` describes.
         model_init: Gives a fresh model at each `train`, in place of `model`: for `hyperparameter_search`, whose trial
             it is given if it takes an argument. Any option of `args` can be searched, and what `model_init` draws.
@@ -79,6 +79,7 @@ class StyleTrainer(WatchingTrainer):
         self._discriminator_norm: float | None = None
         self._discriminator_rate: float | None = None
         game = self._build(model, discriminator)
+        self._settle_best_metric()
         super().__init__(
             model=game,
             args=args,

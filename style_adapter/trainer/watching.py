@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import SchedulerType, TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_utils import SaveStrategy
 
+from ..data import WRITTEN
 from ..metrics import SampleReport, right_styles
 from ..tasks import Orders, Task
 from .monitor import GameMonitor
@@ -112,8 +114,7 @@ class WatchingTrainer(TrialTrainer):
         try:
             with _own_randomness(), whole_weights(self.model, self.accelerator):
                 outputs = self._predictions(rows, task)
-                if self._styles_differ:
-                    self._fit_judge()
+                self._fit_judge()
                 report = self._look_at(outputs, orders)
         except ImportError as missing:
             warnings.warn(f"{missing}; or set watch_steps=0: samples are not looked at", stacklevel=2)
@@ -136,13 +137,33 @@ class WatchingTrainer(TrialTrainer):
 
     @cached_property
     def _styles_differ(self) -> bool:
-        """Whether there is anything to judge."""
-        return len(set(self.bank.labels(self.setting.trained_on["style"]))) > 1
+        """Whether there is anything to judge in texts that are written."""
+        written = self.args.task in WRITTEN
+        return written and len(set(self.bank.labels(self.setting.trained_on["style"]))) > 1
 
     def _fit_judge(self) -> None:
-        """A judge of the training texts, where none was given."""
-        if self.setting.judge is None:
+        """A judge of the training texts, where none was given and they are of several styles."""
+        if self.setting.judge is None and self._styles_differ:
             self.setting = replace(self.setting, judge=self.task.judge_of(self.setting.trained_on, self.setting))
+
+    def _settle_best_metric(self) -> None:
+        """No metric picks the best checkpoint where that would be J, and no judge can give it.
+
+        Raises:
+            ValueError: Something waits for that metric.
+        """
+        args = self.args
+        judged = args.task not in WRITTEN or self.setting.judge is not None or self._styles_differ
+        if judged or args.metric_for_best_model not in ("style_score", "eval_style_score"):
+            return
+        plateau = SchedulerType(args.lr_scheduler_type) == SchedulerType.REDUCE_ON_PLATEAU
+        best = args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST
+        if best or plateau or args.early_stopping_patience:
+            raise ValueError(
+                "metric_for_best_model='style_score' must be a metric that needs no judge: all texts of train_dataset "
+                "are of one style, and a judge tells at least 2 apart; set metric_for_best_model='loss', or pass judge="
+            )
+        args.metric_for_best_model = None  # Trainer would miss it at the first evaluation
 
     def _look_at(self, outputs: list[str], orders: Orders) -> SampleReport:
         """The statistics of `outputs`; some of them are shown below the next log line."""
