@@ -14,12 +14,15 @@ from training_fixtures import (
     make_trainer,
     randomised,
     t5,
+    toy_rows,
 )
 
 from style_adapter.data import kind_of_rows
 from style_adapter.functional import IGNORED
 from style_adapter.game import DISCRIMINATOR_TERMS, Lesson
 from style_adapter.game.order import Order
+from style_adapter.metrics import bleu
+from style_adapter.pipeline import transfer
 from style_adapter.trainer import discriminator_state
 
 WORDS = ["ab cd ef", "gh ij", "kl mn op", "qr st", "uv wx yz", "ba dc", "fe hg ji", "lk nm"]
@@ -101,6 +104,20 @@ def test_markers_of_the_style_are_taken_out_of_what_a_text_is_rebuilt_from(tmp_p
     prompts = byte_tokenizer().batch_decode(batch["input_ids"][:, :width], skip_special_tokens=True)
     assert prompts[0] == "AB CD EF\n"  # "!" tells the style
     assert prompts[1] == "ab cd ef\n"
+
+
+def test_pairs_to_train_on_may_be_evaluated_on_texts_without_counterparts(tmp_path):
+    options = {"eval_samples": 6, "per_device_eval_batch_size": 16, "marker_threshold": 9.0}
+    trainer = trainer_of(tmp_path, rows=toy_rows(), eval_dataset=ROWS, **options)
+    metrics = trainer.evaluate()
+    outputs = transfer(trainer.style_model, trainer.processing_class, ROWS["text"][:6], ["calm", "loud"] * 3)
+    assert metrics["eval_calm_self_bleu"] == bleu(outputs[::2], ROWS["text"][:6:2])
+    batch = trainer.data_collator([*trainer.eval_dataset])
+    with torch.no_grad():
+        rows = trainer.model.eval()(play=False, **batch).rows["rec"]
+    assert metrics["eval_loss"] == pytest.approx(float(rows.sum() / batch["token_weights"].sum()), rel=1e-5)
+    trainer.train()
+    assert "loss_ce" in trainer.state.log_history[0]
 
 
 # The terms

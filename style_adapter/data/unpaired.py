@@ -74,7 +74,7 @@ class StylePool:
 
 @dataclass(frozen=True)
 class EitherCollator:
-    """Unpaired texts to train on and paired ones to evaluate on: the columns of the rows decide."""
+    """Unpaired texts to train on and paired ones to evaluate on, or the other way: the columns of the rows decide."""
 
     unpaired: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]
     paired: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]

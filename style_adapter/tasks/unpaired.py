@@ -30,7 +30,7 @@ class UnpairedTask:
         args, bank = setting.args, styles_of(setting.model)
         labels = bank.labels(rows["style"])
         markers = None
-        if args.marker_threshold:
+        if args.marker_threshold and dataset is setting.trained_on:  # texts to evaluate on may be too few to have any
             markers = StyleMarkers.fit(list(dataset["text"]), labels, threshold=args.marker_threshold)
         return UnpairedCollator(
             setting.tokenizer,

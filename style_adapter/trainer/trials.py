@@ -47,11 +47,13 @@ class TrialTrainer(SavingTrainer):
 
     def _collator(self, rows: Any, held_out: Any) -> Callable[..., Any]:
         """Tokenised training rows, and evaluation rows of another kind, -> tensors."""
-        collator: Any = self.task.collator(self.setting, self.setting.trained_on, rows)
-        self.setting = replace(self.setting, pool=getattr(collator, "pool", None))
-        if not held_out or self.eval_task is self.task:
-            return collator
-        return EitherCollator(collator, self.eval_task.collator(self.setting, self.evaluated_on, held_out))
+        collators: dict[Task, Any] = {self.task: self.task.collator(self.setting, self.setting.trained_on, rows)}
+        if held_out and self.eval_task is not self.task:
+            collators[self.eval_task] = self.eval_task.collator(self.setting, self.evaluated_on, held_out)
+        if (unpaired := TASKS["unpaired"]) in collators:
+            self.setting = replace(self.setting, pool=collators[unpaired].pool)
+        several = len(collators) > 1
+        return EitherCollator(collators[unpaired], collators[TASKS["transfer"]]) if several else collators[self.task]
 
     def _fresh_adapter(self, trial: Any = None) -> PeftModel:
         """What `model_init` gives."""
