@@ -88,13 +88,13 @@ def token_weights(
     return torch.tensor(rows)
 
 
-def check_lengths(rows: Sequence[int], lengths: Sequence[int], max_length: int) -> None:
-    """Refuses the first row that is too long."""
-    for row, length in zip(rows, lengths, strict=True):
+def check_lengths(rows: Sequence[int], lengths: Sequence[int], max_length: int, texts: Sequence[Any]) -> None:
+    """Refuses the first row that is too long; `texts` tell which one that is where rows have been shuffled."""
+    for row, length, text in zip(rows, lengths, texts, strict=True):
         if length > max_length:
             raise ValueError(
                 f"row {row} has {length} tokens and must have at most max_length={max_length}; split or drop it, or "
-                "raise max_length"
+                f"raise max_length (it begins with {text[:40]!r})"
             )
 
 
@@ -121,7 +121,7 @@ def tokenized_rows(
         columns = encode(batch, rows)
         tokens = [ids for name, ids in columns.items() if name.endswith("_ids")]
         lengths = [sum(map(len, row)) for row in zip(*tokens, strict=True)]
-        check_lengths(rows, lengths, max_length)
+        check_lengths(rows, lengths, max_length, next(iter(batch.values())))
         styles = batch.get("style", [default_style] * len(rows))
         return {**columns, "style": styles, "row_id": rows, "length": lengths}
 
