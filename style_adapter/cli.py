@@ -1,7 +1,9 @@
 """The terminal: `style-adapter train | transfer | write | evaluate | export | push`."""
 
 import argparse
+import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +28,7 @@ def train(options: argparse.Namespace) -> None:
     if not recipe.training.should_save:  # another process says it
         return
     print(f"Saved to {folder}.")
-    print(f"Try: {TRIALS[recipe.training.task].format(folder=folder, style=recipe.adapter.styles[-1])}")
+    print(f"Try: {trial_of(recipe.training.task, folder, recipe.adapter.styles[-1])}")
 
 
 def transfer(options: argparse.Namespace) -> None:
@@ -118,13 +120,32 @@ def push(options: argparse.Namespace) -> None:
 
 # What to do with a trained adapter, by task.
 TRIALS = {
-    "transfer": "style-adapter transfer --adapter {folder} --style {style} TEXT",
-    "unpaired": "style-adapter transfer --adapter {folder} --style {style} TEXT",
-    "generation": "style-adapter write --adapter {folder} --style {style} --samples 3",
+    "transfer": "style-adapter transfer --adapter {folder_word} --style {style_word} TEXT",
+    "unpaired": "style-adapter transfer --adapter {folder_word} --style {style_word} TEXT",
+    "generation": "style-adapter write --adapter {folder_word} --style {style_word} --samples 3",
     "classification": "style_adapter.classify(*style_adapter.load({folder!r}), ['some text'], {style!r}) in Python",
     "token_classification": "style_adapter.tag(*style_adapter.load({folder!r}), ['some words'], {style!r}) in Python",
     "masked_lm": "model, tokenizer = style_adapter.load({folder!r}); model(**inputs, styles={style!r}) in Python",
 }
+
+
+def trial_of(task: str, folder: str, style: str) -> str:
+    """What to do next, fit to be pasted: words of a shell, and YAML where a style's name would be read as no text.
+
+    >>> print(trial_of("unpaired", "my runs", "kjv"))
+    style-adapter transfer --adapter 'my runs' --style kjv TEXT
+    >>> print(trial_of("unpaired", "out", "no"))
+    style-adapter transfer --adapter out --style '"no"' TEXT
+    """
+    try:
+        is_itself = parse_value(style) == style
+    except ValueError:
+        is_itself = False
+    name = style if is_itself else json.dumps(style, ensure_ascii=False)
+    words = {"folder_word": shlex.quote(folder), "style_word": shlex.quote(name)}
+    return TRIALS[task].format(folder=folder, style=style, **words)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": train,
     "transfer": transfer,

@@ -15,6 +15,7 @@ from peft import PeftConfig
 
 from .arguments import StyleTrainingArguments
 from .config import StyleAdapterConfig
+from .presets import complete
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
@@ -29,16 +30,48 @@ class ModelArguments:
     )
     dtype: str = field(default="auto", metadata={"help": "Precision of the frozen weights: auto, bfloat16, float32."})
     load_in_4bit: bool = field(default=False, metadata={"help": "Load the backbone in 4 bits (bitsandbytes, nf4)."})
+    instruction: str | None = field(
+        default=None,
+        metadata={
+            "help": "What a chat model is asked for, such as 'Rewrite: {source}'; where `prompt` is left out, its "
+            "tokenizer's template makes the prompt of it."
+        },
+    )
 
 
 @dataclass
 class DataArguments:
     """Which texts."""
 
-    train_file: str = field(metadata={"help": "Training rows: a jsonl, json, csv or parquet file, or a hub data set."})
+    train_file: str | None = field(
+        default=None, metadata={"help": "Training rows: a jsonl, json, csv or parquet file, or a hub data set."}
+    )
+    unpaired: list[str] | dict[str, str] | None = field(
+        default=None,
+        metadata={
+            "help": "In place of train_file two or more piles of text without counterparts, one text a line: a.txt "
+            "b.txt.gz, or formal=a.txt casual=b.txt. A part is held out to evaluate on where eval_file is left out.",
+            "several": True,
+        },
+    )
+    max_train_rows: int | None = field(
+        default=None, metadata={"help": "Most rows to train on, drawn by seed; all if left out."}
+    )
     eval_file: str | None = field(default=None, metadata={"help": "Evaluation rows, in the same form."})
     train_split: str = field(default="train", metadata={"help": "Split to train on, of a hub data set."})
     eval_split: str = field(default="validation", metadata={"help": "Split to evaluate on, of a hub data set."})
+
+    def __post_init__(self) -> None:
+        """Refuses no texts, two sources of them, and none of their rows."""
+        if self.train_file is None and self.unpaired is None:
+            raise ValueError(
+                "'train_file' is missing and must be set; add it to the recipe or as --train_file, or give piles of "
+                "text as --unpaired"
+            )
+        if self.train_file is not None and self.unpaired is not None:
+            raise ValueError(f"train_file={self.train_file!r} must be left out where unpaired names files; choose one")
+        if self.max_train_rows is not None and self.max_train_rows < 1:
+            raise ValueError(f"max_train_rows={self.max_train_rows} must be >= 1; leave it out to train on all rows")
 
 
 @dataclass(frozen=True)
@@ -73,10 +106,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group(name, (cls.__doc__ or "").strip().splitlines()[0])
         for option in section_fields(cls):
             text = str(option.metadata.get("help", "")).replace("%", "%%")
-            plain = option.type in (str, "str", str | None, "str | None")  # a prompt is no YAML
-            group.add_argument(
-                f"--{option.name}", type=str if plain else parse_value, default=argparse.SUPPRESS, help=text
-            )
+            several = option.metadata.get("several", False)
+            plain = several or option.type in (str, "str", str | None, "str | None")  # a prompt is no YAML
+            kind: dict[str, Any] = {"type": str if plain else parse_value, "nargs": "+" if several else None}
+            group.add_argument(f"--{option.name}", default=argparse.SUPPRESS, help=text, **kind)
 
 
 def parse_value(text: str) -> Any:
@@ -101,14 +134,14 @@ def _with_numbers(value: Any) -> Any:
 
 
 def load_recipe(path: str | Path | None, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe in the YAML file `path`, if there is one, with `overrides` on top.
+    """The recipe in the YAML file `path`, if there is one, with `overrides` on top and its task's preset below.
 
     Raises:
         ValueError: A key that no section has (the nearest one is named), a value of a wrong type, or a required key
             that is missing.
         FileNotFoundError: No such file.
     """
-    given = {**_read(path), **overrides}
+    given = complete({**_read(path), **overrides})
     owners = {option.name: name for name, cls in SECTIONS.items() for option in section_fields(cls)}
     parts: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     for key, value in given.items():

@@ -1,7 +1,8 @@
 """A recipe carried out: backbone, data, trainer, and everything a finished run leaves in its folder."""
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from peft import PeftModel, TaskType, get_peft_model
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from .card import write_card
-from .data import check_rows
+from .data import chat_prompt, check_rows
+from .piles import as_rows, hold_out, named_files, read_piles
 from .pipeline import ensure_padding, load_backbone
 from .plots import plot_losses, plot_styles
 from .recipe import Recipe
@@ -19,20 +21,27 @@ from .trainer import StyleTrainer
 # The heads of tasks that write no text; those that do keep the language model's own.
 HEADS = {"classification": "SEQ_CLS", "token_classification": "TOKEN_CLS", "masked_lm": "MASKED_LM"}
 
+Teacher = Callable[[datasets.Dataset], datasets.Dataset]
+"""Rows as they were given -> rows to train on, such as pairs of what stands in the piles and what it makes of them."""
 
-def run(recipe: Recipe) -> str:
+
+def run(recipe: Recipe, *, teacher: Teacher | None = None) -> str:
     """Trains what `recipe` says; adapter, discriminator, tokenizer, card and plots stand in its `output_dir`.
+
+    Args:
+        recipe: The options.
+        teacher: Makes the rows to train on of all that were read; they are trained on as they are if left out.
 
     Returns:
         The folder.
     """
     args = recipe.training
     set_seed(args.seed)  # before the adapter's random start
-    rows = load_rows(recipe.data.train_file, split=recipe.data.train_split)
-    held_out = recipe.data.eval_file and load_rows(recipe.data.eval_file, split=recipe.data.eval_split)
+    rows, held_out = read_rows(recipe)
+    rows = _some_rows(rows if teacher is None else teacher(rows), recipe)
     model, tokenizer = build(recipe, rows)
     trainer = StyleTrainer(
-        model=model, args=args, train_dataset=rows, eval_dataset=held_out or None, processing_class=tokenizer
+        model=model, args=args, train_dataset=rows, eval_dataset=held_out, processing_class=tokenizer
     )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
@@ -64,7 +73,7 @@ def write_report(trainer: StyleTrainer, *, recipe: Mapping[str, Any], numbers: s
 def build(recipe: Recipe, rows: Any) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """The backbone with a fresh adapter, and its tokenizer."""
     task = recipe.training.task
-    check_rows(rows, task, name=recipe.data.train_file)
+    check_rows(rows, task, name=recipe.data.train_file or "unpaired")
     backbone = load_backbone(
         recipe.model.model_name_or_path,
         task_type=HEADS.get(task),
@@ -76,8 +85,41 @@ def build(recipe: Recipe, rows: Any) -> tuple[PeftModel, PreTrainedTokenizerBase
     if recipe.model.base_model_id:
         backbone.name_or_path = backbone.config._name_or_path = recipe.model.base_model_id
     ensure_padding(backbone, tokenizer)
+    if recipe.model.instruction is not None and "prompt" not in recipe.given:
+        recipe.adapter.prompt = chat_prompt(tokenizer, recipe.model.instruction) or recipe.adapter.prompt
     recipe.adapter.task_type = _task_type(recipe, backbone.config.is_encoder_decoder)
     return get_peft_model(backbone, recipe.adapter), tokenizer
+
+
+def read_rows(recipe: Recipe) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """The rows that `recipe` names, and those to evaluate on: its `eval_file`, or what is held out of piles."""
+    data = recipe.data
+    given = load_rows(data.eval_file, split=data.eval_split) if data.eval_file else None
+    if data.train_file is not None:
+        return load_rows(data.train_file, split=data.train_split), given
+    piles = read_piles(named_files(data.unpaired or []))
+    _say(recipe, *map(str, piles))
+    if given is not None:
+        return as_rows(piles), given
+    piles, held_out = hold_out(piles, seed=recipe.training.seed)
+    counts = ", ".join(f"{len(pile.texts):,} {pile.style}" for pile in held_out)
+    _say(recipe, f"Held out to evaluate on: {counts}.")
+    return as_rows(piles), as_rows(held_out)
+
+
+def _some_rows(rows: datasets.Dataset, recipe: Recipe) -> datasets.Dataset:
+    """At most `max_train_rows` of the rows, drawn by the run's seed."""
+    most = recipe.data.max_train_rows
+    if most is None or len(rows) <= most:
+        return rows
+    _say(recipe, f"Training on {most:,} of {len(rows):,} rows (max_train_rows).")
+    return rows.shuffle(seed=recipe.training.seed).select(range(most))
+
+
+def _say(recipe: Recipe, *lines: str) -> None:
+    """To the terminal, by one process, and not where a high log level asks for silence."""
+    if recipe.training.process_index == 0 and recipe.training.get_process_log_level() <= logging.WARNING:
+        print(*lines, sep="\n")
 
 
 def load_rows(source: str, *, split: str = "train") -> datasets.Dataset:

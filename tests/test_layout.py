@@ -17,9 +17,9 @@ ROOF = 9
 FLOORS = {
     **dict.fromkeys(["_peft", "functional", "seeds"], 0),
     **dict.fromkeys(
-        ["adversary", "config", "corruption", "data", "estimators", "losses", "metrics", "replay", "style"], 1
+        ["adversary", "config", "corruption", "data", "estimators", "losses", "metrics", "piles", "replay", "style"], 1
     ),
-    **dict.fromkeys(["arguments", "layers", "sampling"], 2),
+    **dict.fromkeys(["arguments", "layers", "presets", "sampling"], 2),
     **dict.fromkeys(["model", "recipe"], 3),
     **dict.fromkeys(["card", "export", "fluency", "game", "loras", "pipeline", "plots"], 4),
     **dict.fromkeys(["evaluation", "hub", "tasks"], 5),

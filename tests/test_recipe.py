@@ -97,7 +97,8 @@ def test_values_take_the_type_of_their_field(cls, name, value, expected):
         ({"styles": "kjv"}, r"styles='kjv' must be list\[str\]; correct it in the recipe"),
         ({"bf16": "sure"}, "bf16='sure' must be bool; correct it in the recipe"),
         ({"default_style": 3}, r"default_style=3 must be str \| None; correct it in the recipe"),
-        ({"train_file": None}, "train_file=None must be str; correct it in the recipe"),
+        ({"train_file": None}, "'train_file' is missing .* or as --train_file, or give piles of text as --unpaired"),
+        ({"train_file": 3}, r"train_file=3 must be str \| None; correct it in the recipe"),
     ],
 )
 def test_a_wrong_option_is_named_with_the_remedy(options, message):

@@ -20,6 +20,32 @@ def fill_prompt(prompt: str, source: str) -> str:
     return prompt.replace("{source}", source)
 
 
+def chat_prompt(tokenizer: PreTrainedTokenizerBase, instruction: str) -> str | None:
+    """The prompt that asks a chat model for `instruction`, by its own template; None for a tokenizer without any.
+
+    Where the template allows it, the request is a later turn: the first would come with a system's message that has
+    nothing to say here and would stand in every row.
+
+    Raises:
+        ValueError: No place for the source in `instruction`.
+    """
+    if "{source}" not in instruction:
+        raise ValueError(f"instruction={instruction!r} must contain {{source}}; add it where the text belongs")
+    if not tokenizer.chat_template:
+        return None
+    turns = [
+        {"role": role, "content": text} for role, text in (("user", "A"), ("assistant", "B"), ("user", instruction))
+    ]
+
+    def written(*chosen: dict[str, str], asks: bool) -> str:
+        return str(tokenizer.apply_chat_template(list(chosen), tokenize=False, add_generation_prompt=asks))
+
+    before, whole = written(*turns[:2], asks=False), written(*turns, asks=True)
+    prompt = whole.removeprefix(before) if whole.startswith(before) else written(turns[2], asks=True)
+    opening = tokenizer("")["input_ids"][:1]  # what the tokenizer itself puts before a text must not stand there twice
+    return prompt.removeprefix(str(tokenizer.decode(opening))) if opening else prompt
+
+
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, sources: Sequence[str]) -> list[list[int]]:
     """Token ids of the prompt around each source; one token where there would be none: a text follows something."""
     if not sources:
