@@ -176,19 +176,22 @@ def build_parser() -> argparse.ArgumentParser:
             "--base", help="Folder or hub id of the backbone, where the recorded one is not at hand"
         )
     for name in ("transfer", "write", "evaluate"):
-        parsers[name].add_argument("--batch-size", type=int, default=32, help="Texts generated at once (default: 32)")
-        parsers[name].add_argument("--output", type=Path, help="File to write instead of the terminal, or beside it")
+        _add_count(parsers[name], "--batch-size", 32, "Texts generated at once")
+        kept = "JSON file for the scores, beside the table" if name == "evaluate" else "File for the texts, one a line"
+        parsers[name].add_argument(
+            "--output", type=Path, metavar="FILE", help=f"{kept}; the terminal alone if left out"
+        )
     for name in ("transfer", "write", "export"):
         parsers[name].add_argument(
-            "--style", type=parse_value, help="A style's name, or a mixture such as '{kjv: 0.7, modern: 0.3}'"
+            "--style",
+            type=parse_value,
+            help="A style's name, or a mixture such as '{kjv: 0.7, modern: 0.3}'; the adapter's default if left out",
         )
     parsers["transfer"].add_argument("text", nargs="*", help="Texts to rewrite")
     parsers["transfer"].add_argument(
-        "--input", type=Path, help="File with one text a line; '-' or nothing: standard input"
+        "--input", type=Path, metavar="FILE", help="File with one text a line; '-' or nothing: standard input"
     )
-    parsers["transfer"].add_argument(
-        "--num-beams", type=int, default=1, help="Beams of the search (default: 1, greedy)"
-    )
+    _add_count(parsers["transfer"], "--num-beams", 1, "Beams of the search; 1 is greedy")
     _add_drawing(parsers["write"])
     parsers["evaluate"].add_argument("--data", required=True, help="Test rows: source, target, style")
     parsers["evaluate"].add_argument("--judge-data", required=True, help="Rows the judge of styles is fitted on")
@@ -206,13 +209,22 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
     """What texts are drawn from, and how."""
     parser.add_argument("text", nargs="*", help="Prompts; none: the style alone")
-    parser.add_argument("--input", type=Path, help="File with one prompt a line; '-': standard input")
-    parser.add_argument("--samples", type=int, default=1, help="Texts a prompt (default: 1)")
+    parser.add_argument("--input", type=Path, metavar="FILE", help="File with one prompt a line; '-': standard input")
+    _add_count(parser, "--samples", 1, "Texts a prompt")
     parser.add_argument(
-        "--temperature", type=float, default=1.0, help="Below 1 texts are more alike (default: 1; 0: the likeliest)"
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="Below 1 texts are likelier and more alike; 0: the likeliest one (default: %(default)s)",
     )
-    parser.add_argument("--max-new-tokens", type=int, default=128, help="Most tokens of a text (default: 128)")
-    parser.add_argument("--seed", type=int, default=0, help="Another one draws other texts (default: 0)")
+    _add_count(parser, "--max-new-tokens", 128, "Most tokens of a text, longer ones are cut")
+    _add_count(parser, "--seed", 0, "Another one draws other texts")
+
+
+def _add_count(parser: argparse.ArgumentParser, name: str, default: int, text: str) -> None:
+    """An option that is a whole number."""
+    parser.add_argument(name, type=int, default=default, metavar="N", help=f"{text} (default: %(default)s)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

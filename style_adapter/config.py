@@ -47,7 +47,10 @@ class StyleAdapterConfig(PeftConfig):
     )
     target_modules: list[str] | set[str] | str | None = field(
         default=None,
-        metadata={"help": "Modules to adapt: names, a regular expression or 'all-linear'; PEFT's choice if left out."},
+        metadata={
+            "help": "Modules to adapt: names, a regular expression or 'all-linear'; if left out, 'all-linear' in a "
+            "recipe and PEFT's choice elsewhere."
+        },
     )
     target_parameters: list[str] | None = field(
         default=None,

@@ -1,6 +1,7 @@
 """A training recipe: every option a field of a documented dataclass, from a YAML file, the command line, or both."""
 
 import argparse
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -105,11 +106,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name, cls in SECTIONS.items():
         group = parser.add_argument_group(name, (cls.__doc__ or "").strip().splitlines()[0])
         for option in section_fields(cls):
-            text = str(option.metadata.get("help", "")).replace("%", "%%")
+            text = (str(option.metadata.get("help", "")) + _default_of(option)).replace("%", "%%")
             several = option.metadata.get("several", False)
             plain = several or option.type in (str, "str", str | None, "str | None")  # a prompt is no YAML
             kind: dict[str, Any] = {"type": str if plain else parse_value, "nargs": "+" if several else None}
             group.add_argument(f"--{option.name}", default=argparse.SUPPRESS, help=text, **kind)
+
+
+def _default_of(option: Any) -> str:
+    """The end of a help line: the default, unless the line speaks of it or there is nothing to say."""
+    silent = option.default in (None, MISSING, "") or "default" in option.metadata.get("help", "").lower()
+    return "" if silent else f" (default: {json.dumps(option.default, default=str).strip(chr(34))})"
 
 
 def parse_value(text: str) -> Any:
