@@ -233,7 +233,7 @@ def test_a_style_without_markers_changes_nothing():
         ({"threshold": 1.0}, r"threshold=1.0 must be > 1"),
         ({"smoothing": 0.0}, r"smoothing=0.0 must be > 0"),
         ({"longest": 0}, "longest=0 must be >= 1"),
-        ({}, r"no n-gram of 2 texts reaches threshold=15.0; lower it, or add texts"),
+        ({}, r"no n-gram of 2 texts reaches threshold=15.0; lower it \(in a run marker_threshold, 0 for no m"),
     ],
 )
 def test_what_no_markers_can_be_fitted_to_is_refused(change, message):

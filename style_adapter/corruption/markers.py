@@ -64,7 +64,10 @@ class StyleMarkers:
                 elif count + smoothing >= threshold * smoothing:  # a rarer one cannot be part of a marker
                     growing[style].add(gram)
         if not any(found.values()):
-            raise ValueError(f"no n-gram of {len(texts)} texts reaches threshold={threshold}; lower it, or add texts")
+            raise ValueError(
+                f"no n-gram of {len(texts)} texts reaches threshold={threshold}; lower it (in a run "
+                "marker_threshold, 0 for no markers), or add texts"
+            )
         ordered = {style: sorted(grams.items(), key=lambda item: (-item[1], item[0])) for style, grams in found.items()}
         return cls({style: dict(grams) for style, grams in ordered.items()})
 
