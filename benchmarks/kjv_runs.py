@@ -23,7 +23,7 @@ from smollm2 import load_smollm2
 
 PROMPT = "<|im_start|>user\nRewrite: {source}<|im_end|>\n<|im_start|>assistant\n"
 DEV_VERSES = 100
-UNPAIRED: dict[str, Any] = {  # as examples/recipes/unpaired.yaml has it
+UNPAIRED: dict[str, Any] = {  # as the preset has it
     "marker_threshold": 5.0, "w_adv": 0.5, "w_cls": 0.5, "discriminator_blocks": 8,
     "discriminator_learning_rate": 1e-3,
 }  # fmt: skip
