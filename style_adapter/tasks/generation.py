@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..data import as_transfer, prompts_of
-from ..metrics import StyleJudge, distinct_n, repeat_rate
+from ..metrics import StyleJudge, distinct_n, repeat_rate, style_accuracy
 from ..model import styles_of
 from ..pipeline import write
 from .rewriting import Orders
@@ -53,7 +53,7 @@ class GenerationTask(TransferTask):
         """
         assert setting.judge is not None
         assert setting.trained_on is not None
-        accuracy = setting.judge.accuracy(predictions, styles_of(setting.model).labels(rows["style"]))
+        accuracy = style_accuracy(predictions, styles_of(setting.model).labels(rows["style"]), setting.judge)
         long_enough = any(len(text.split()) > 1 for text in predictions)
         distinct = distinct_n(predictions, 2) if long_enough else 0.0
         copied = repeat_rate(predictions, setting.trained_on["text"])
