@@ -1,4 +1,11 @@
-"""What is measured on transferred and classified text; needs the extra `style_adapter[eval]` where it is used."""
+"""What is measured on transferred and classified text; needs the extra `style_adapter[eval]` where it is used.
+
+Functions give plain numbers. The classes in `modules`, imported at first use, are the library `evaluate`'s metrics over
+them: by direction, with intervals and a paired test.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .diversity import (
     compression_ratio,
@@ -39,10 +46,41 @@ from .transfer import (
     transfer_table,
 )
 
+if TYPE_CHECKING:
+    from .modules import (
+        ChrF,
+        ContentBLEU,
+        CopyRate,
+        Diversity,
+        Fluency,
+        Joint,
+        SemanticSimilarity,
+        StyleAccuracy,
+        TextMetric,
+    )
+
+_CLASSES = (
+    "ChrF",
+    "ContentBLEU",
+    "CopyRate",
+    "Diversity",
+    "Fluency",
+    "Joint",
+    "SemanticSimilarity",
+    "StyleAccuracy",
+    "TextMetric",
+)
+
 __all__ = [
+    "ChrF",
     "ClassifierJudge",
+    "ContentBLEU",
+    "CopyRate",
     "Difference",
+    "Diversity",
     "Estimate",
+    "Fluency",
+    "Joint",
     "JointReport",
     "JointScore",
     "Judge",
@@ -51,7 +89,10 @@ __all__ = [
     "Number",
     "References",
     "SampleReport",
+    "SemanticSimilarity",
+    "StyleAccuracy",
     "StyleJudge",
+    "TextMetric",
     "TextNumber",
     "TransferScore",
     "bleu",
@@ -82,3 +123,10 @@ __all__ = [
     "style_accuracy",
     "transfer_table",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A class of `modules`, at whose first use the library `evaluate` is imported."""
+    if name not in _CLASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(".modules", __name__), name)
