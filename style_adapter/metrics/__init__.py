@@ -43,7 +43,6 @@ from .transfer import (
     score_transfer,
     sentence_bleu,
     sentence_chrf,
-    transfer_table,
 )
 
 if TYPE_CHECKING:
@@ -121,7 +120,6 @@ __all__ = [
     "sentence_bleu",
     "sentence_chrf",
     "style_accuracy",
-    "transfer_table",
 ]
 
 

@@ -4,7 +4,7 @@ BLEU and chrF need sacrebleu, in the extra `style_adapter[eval]`, imported at fi
 one a line; lists that belong together have equal lengths.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -200,35 +200,6 @@ def score_transfer(
             self_bleu=bleu(texts, [sources[i] for i in rows]),
         )
     return scores
-
-
-def transfer_table(rows: Mapping[str, Mapping[str, TransferScore]]) -> str:
-    """A Markdown table, aligned as plain text too: for each direction one line a named run, runs in the given order.
-
-    >>> print(transfer_table({"copy": {"kjv": TransferScore(0.06, 47.5, 100.0)}}))
-    | to  | run  | style accuracy | BLEU | self-BLEU |
-    | --- | ---- | -------------: | ---: | --------: |
-    | kjv | copy |          0.060 | 47.5 |     100.0 |
-
-    Raises:
-        ValueError: no run.
-    """
-    if not rows:
-        raise ValueError('rows={} must hold at least one run; pass {"after": score_transfer(...)}')
-    directions = dict.fromkeys(style for scores in rows.values() for style in scores)
-    cells = [("to", "run", "style accuracy", "BLEU", "self-BLEU")]
-    cells += [
-        (style, run, f"{score.style_accuracy:.3f}", f"{score.bleu:.1f}", f"{score.self_bleu:.1f}")
-        for style in directions
-        for run, scores in rows.items()
-        if (score := scores.get(style)) is not None
-    ]
-    sides = "<<>>>"
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    rules = ["-" * width if side == "<" else "-" * (width - 1) + ":" for side, width in zip(sides, widths, strict=True)]
-    table = [cells[0], rules, *cells[1:]]
-    padded = [[f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)] for row in table]
-    return "\n".join(f"| {' | '.join(row)} |" for row in padded)
 
 
 def reference_lists(hypotheses: Sequence[str], references: References) -> list[list[str]]:
