@@ -25,7 +25,7 @@ from style_adapter import (
     StyleJudge,
     StyleTrainer,
     StyleTrainingArguments,
-    before_after,
+    StyleTransferEvaluator,
     plot_gates,
     write_report,
 )
@@ -66,9 +66,9 @@ def main() -> None:
     trained = time.perf_counter()
     trainer.save_model()
 
-    found = before_after(model, tokenizer, test, judge=fit_judge(pairs["train"]))
+    found = StyleTransferEvaluator([fit_judge(pairs["train"])]).evaluate(model, tokenizer, test)
     folder = Path(args.output_dir)
-    found.save(folder / "metrics.json")
+    found.save(folder)
     write_report(trainer, recipe=recipe(args, config), numbers=found.table())
     plot_gates(model, folder / "gates.png")
     print(f"\n{options.test_verses} verses of the Gospel of John, never seen, in both directions:\n\n{found.table()}\n")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .adversary import StyleDiscriminator
     from .arguments import StyleTrainingArguments
     from .data import StyleCollator
-    from .evaluation import Evaluation, before_after
+    from .evaluation import Evaluation, StyleTransferEvaluator
     from .export import export_lora
     from .game import StyleGame
     from .loras import from_loras
@@ -49,7 +49,7 @@ __all__ = [
     "StyleJudge",
     "StyleTrainer",
     "StyleTrainingArguments",
-    "before_after",
+    "StyleTransferEvaluator",
     "classify",
     "export_lora",
     "from_loras",
@@ -75,7 +75,7 @@ _AT_FIRST_USE = {
     "StyleJudge": "metrics",
     "StyleTrainer": "trainer",
     "StyleTrainingArguments": "arguments",
-    "before_after": "evaluation",
+    "StyleTransferEvaluator": "evaluation",
     "classify": "pipeline",
     "export_lora": "export",
     "from_loras": "loras",

@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -68,9 +69,9 @@ def write(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Print and keep the table before and after: style accuracy, BLEU, BLEU to the input, beside the copied input."""
+    """Print and keep the table of copied input, before and after: style, BLEU, J, perplexity, copies, variety."""
     from .data import check_rows
-    from .evaluation import before_after
+    from .evaluation import StyleTransferEvaluator
     from .metrics import StyleJudge
     from .pipeline import load
     from .training import load_rows
@@ -83,8 +84,14 @@ def evaluate(options: argparse.Namespace) -> None:
         raise ValueError(f"--judge-data holds {len(overlap)} of the lines of --data and must hold none; split the file")
     model, tokenizer = load(options.adapter, base=options.base)
     judge = StyleJudge.fit(known["target"], model.styles.labels(known["style"]))
-    found = before_after(model, tokenizer, rows, judge=judge, batch_size=options.batch_size)
-    print(found.table())
+    evaluator = StyleTransferEvaluator(
+        {"tf-idf": judge, **{name: name for name in options.judge}},
+        similarity=options.similarity,
+        language_model=options.language_model,
+        batch_size=options.batch_size,
+    )
+    found = evaluator.evaluate(model, tokenizer, rows)
+    _show(found.report())
     if options.output:
         found.save(options.output)
 
@@ -177,9 +184,9 @@ def build_parser() -> argparse.ArgumentParser:
         )
     for name in ("transfer", "write", "evaluate"):
         _add_count(parsers[name], "--batch-size", 32, "Texts generated at once")
-        kept = "JSON file for the scores, beside the table" if name == "evaluate" else "File for the texts, one a line"
+    for name in ("transfer", "write"):
         parsers[name].add_argument(
-            "--output", type=Path, metavar="FILE", help=f"{kept}; the terminal alone if left out"
+            "--output", type=Path, metavar="FILE", help="File for the texts, one a line; the terminal if left out"
         )
     for name in ("transfer", "write", "export"):
         parsers[name].add_argument(
@@ -193,8 +200,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_count(parsers["transfer"], "--num-beams", 1, "Beams of the search; 1 is greedy")
     _add_drawing(parsers["write"])
-    parsers["evaluate"].add_argument("--data", required=True, help="Test rows: source, target, style")
-    parsers["evaluate"].add_argument("--judge-data", required=True, help="Rows the judge of styles is fitted on")
+    _add_judging(parsers["evaluate"])
     parsers["export"].add_argument("folder", type=Path, help="Folder for the LoRA")
     parsers["push"].add_argument("adapter", help="Folder of the run")
     parsers["push"].add_argument("repo", help="Hub id to upload to, such as me/kjv-style; made if missing")
@@ -204,6 +210,18 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["push"].add_argument("--private", action="store_true", help="Make a new repo private")
     parsers["push"].add_argument("--revision", help="Branch to upload to, made if missing (default: main)")
     return parser
+
+
+def _add_judging(parser: argparse.ArgumentParser) -> None:
+    """What is judged, by what, and where it is kept."""
+    parser.add_argument("--data", required=True, help="Test rows: source, target, style")
+    parser.add_argument("--judge-data", required=True, help="Rows the judge of styles is fitted on")
+    parser.add_argument(
+        "--judge", action="append", default=[], help="Folder or hub id of a classifier that judges too; may be repeated"
+    )
+    parser.add_argument("--similarity", help="Folder or hub id of a sentence-transformers model: adds similarity")
+    parser.add_argument("--language-model", help="Folder or hub id of the model of perplexity (default: the backbone)")
+    parser.add_argument("--output", type=Path, help="Folder for metrics.json, metrics.md and plots")
 
 
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
@@ -260,6 +278,17 @@ def _lines(path: Path | None) -> list[str]:
     """The lines of a file, or of standard input; empty ones stay, so that output lines match input lines."""
     text = sys.stdin.read() if path is None or str(path) == "-" else path.read_text("utf-8")
     return text.removesuffix("\n").split("\n") if text else []  # splitlines would part a text at U+2028 too
+
+
+def _show(markdown: str) -> None:
+    """Markdown as it is, or drawn where somebody looks at a terminal and rich is installed."""
+    if sys.stdout.isatty() and find_spec("rich"):
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(markdown))
+    else:
+        print(markdown)
 
 
 def _write(text: str, path: Path | None) -> None:

@@ -93,6 +93,33 @@ def plot_gate_table(gates: GateTable, path: str | Path) -> None:
     save_figure(figure, path)
 
 
+def plot_intervals(
+    runs: Mapping[str, Mapping[str, tuple[float, float, float]]], path: str | Path, *, label: str
+) -> None:
+    """(value, low, high) by run and direction as dots with their intervals, one panel a direction."""
+    directions = list(dict.fromkeys(direction for found in runs.values() for direction in found))
+    figure, panels = new_figure(max(1, len(directions)))
+    for panel, direction in zip(panels, directions, strict=False):
+        for row, found in enumerate(runs.values()):
+            value, low, high = found[direction]
+            panel.hlines(row, low, high, color="tab:blue")
+            panel.plot(value, row, marker="o", color="tab:blue")
+        panel.set(title=direction, xlabel=label, yticks=range(len(runs)), yticklabels=list(runs))
+        panel.invert_yaxis()
+    save_figure(figure, path)
+
+
+def plot_trade_off(points: Mapping[str, tuple[float, float]], path: str | Path, *, labels: tuple[str, str]) -> None:
+    """One named dot a run, what is gained against what is kept."""
+    figure, panels = new_figure(1)
+    for run, point in points.items():
+        panels[0].plot(*point, marker="o")
+        panels[0].annotate(run, point, textcoords="offset points", xytext=(5, 5), fontsize="small")
+    panels[0].margins(0.15)  # room for the names
+    panels[0].set(xlabel=labels[0], ylabel=labels[1])
+    save_figure(figure, path)
+
+
 def new_figure(columns: int, *, width: float = 5.0, height: float = 3.5) -> tuple[Any, list[Any]]:
     """A figure without a window, and its panels, each of so many inches."""
     try:

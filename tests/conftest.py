@@ -1,6 +1,8 @@
 """Tiny seeded backbones made from their configs, and adapters whose every tensor matters."""
 
 import copy
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +24,9 @@ from transformers import (
 )
 
 from style_adapter import StyleAdapterConfig
+
+# The library evaluate makes a folder for each kind of metric, at home unless told otherwise before it is imported.
+os.environ.setdefault("HF_METRICS_CACHE", os.path.join(tempfile.gettempdir(), "style_adapter_metrics"))
 
 VOCAB, WIDTH = 31, 16
 STYLES = ["modern", "kjv", "pirate"]

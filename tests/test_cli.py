@@ -269,13 +269,33 @@ def test_a_mixture_is_written_as_yaml(adapter, capsys):
 
 def test_evaluate_prints_and_keeps_the_table(adapter, folder, capsys):
     data = ["--data", str(folder / "dev.jsonl"), "--judge-data", str(folder / "rows.jsonl")]
-    assert main(["evaluate", "--adapter", adapter, *data, "--output", str(folder / "scores.json")]) == 0
+    llama_classifier(num_labels=2, id2label={0: "loud", 1: "calm"}).save_pretrained(folder / "judge")
+    byte_tokenizer().save_pretrained(folder / "judge")
+    models = ["--judge", str(folder / "judge"), "--language-model", str(folder / "base")]
+    assert main(["evaluate", "--adapter", adapter, *data, *models, "--output", str(folder / "found")]) == 0
     printed = capsys.readouterr().out
-    scores = json.loads((folder / "scores.json").read_text("utf-8"))
+    scores = json.loads((folder / "found" / "metrics.json").read_text("utf-8"))["runs"]
     assert list(scores) == ["copy", "before", "after"]
-    assert scores["copy"]["loud"]["self_bleu"] == pytest.approx(100)
+    assert scores["copy"]["loud"]["self_bleu"]["value"] == pytest.approx(100)
+    assert f"style_accuracy_{folder / 'judge'}" in scores["after"]["overall"]
     assert "| to " in printed
-    assert printed.count("| loud | after ") == 1
+    assert sum(line.startswith("| loud    | after ") for line in printed.splitlines()) == 1
+    assert printed == (folder / "found" / "metrics.md").read_text("utf-8")
+    assert (folder / "found" / "joint.png").exists()
+
+
+def test_a_table_is_drawn_where_somebody_looks_at_a_terminal(monkeypatch, capsys):
+    from style_adapter.cli import _show
+
+    pytest.importorskip("rich")
+    table = "| to  | BLEU |\n| --- | ---: |\n| kjv | 47.5 |"
+    _show(table)
+    assert capsys.readouterr().out == table + "\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    _show(table)
+    drawn = capsys.readouterr().out
+    assert "47.5" in drawn
+    assert "| ---" not in drawn
 
 
 def test_evaluate_refuses_judge_data_that_overlaps(adapter, folder, capsys):

@@ -1,8 +1,22 @@
 """Statistics of samples: against counts by hand, and what a copier, a loop and a collapse do to them."""
 
-import pytest
+import zlib
 
-from style_adapter.metrics import SampleReport, StyleJudge, distinct_n, repetition_rate, same_output_rate, sentence_chrf
+import numpy as np
+import pytest
+import sacrebleu
+
+from style_adapter.metrics import (
+    SampleReport,
+    StyleJudge,
+    compression_ratio,
+    distinct_n,
+    expected_distinct,
+    mutual_bleu,
+    repetition_rate,
+    same_output_rate,
+    sentence_chrf,
+)
 
 SOURCES = ["you are here", "he has gone", "we shall see it", "they know it not"]
 JUDGE = StyleJudge.fit(["a b!", "c!", "d e!", "a b.", "c.", "d e."], ["loud"] * 3 + ["calm"] * 3)
@@ -13,6 +27,37 @@ def test_distinct_n_counts_each_ngram_of_all_texts_once():
     assert distinct_n(["a b a b a", "a b"], 2) == 2 / 5
     assert distinct_n(["a b a b a", "a b"], 1) == 2 / 7
     assert distinct_n(["a", ""], 2) == 1.0
+
+
+def test_expected_distinct_is_one_for_words_drawn_evenly_however_many_are_drawn():
+    random = np.random.default_rng(0)
+    for size in (50, 500, 5000):
+        texts = [" ".join(map(str, random.integers(100, size=size))) for _ in range(100)]
+        found = [expected_distinct([text], vocabulary=100) for text in texts]
+        assert np.mean(found) == pytest.approx(1, abs=0.03)
+    assert distinct_n(texts, 1) < 0.01  # which falls with their number
+    assert expected_distinct(["a b a", "c"], vocabulary=10) == pytest.approx(3 / (10 * (1 - 0.9**4)))
+    assert expected_distinct(["", ""]) == 0.0
+    with pytest.raises(ValueError, match="vocabulary=0 must be >= 1"):
+        expected_distinct(["a"], vocabulary=0)
+
+
+def test_mutual_bleu_is_the_mean_of_sacrebleus_scores_against_all_others():
+    texts = [*SOURCES, "we shall see it here", "it it it", "it", "", "they know it not", "we we shall shall, it?"]
+    expected = [
+        sacrebleu.sentence_bleu(text, [*texts[:i], *texts[i + 1 :]], use_effective_order=True).score
+        for i, text in enumerate(texts)
+    ]
+    assert mutual_bleu(texts) == pytest.approx(np.mean(expected))
+    assert mutual_bleu(["so it goes on"] * 3) == pytest.approx(100)
+    assert mutual_bleu(["so it goes on"]) == 0.0
+
+
+def test_compression_is_that_of_deflate_and_grows_where_texts_repeat():
+    deflate = zlib.compressobj(9, wbits=31)  # with gzip's header
+    joined = "\n".join(SOURCES).encode()
+    assert compression_ratio(SOURCES) == len(joined) / len(deflate.compress(joined) + deflate.flush())
+    assert compression_ratio(SOURCES * 9) > 5 * compression_ratio(SOURCES)
 
 
 def test_ngrams_do_not_cross_from_one_text_to_the_next():

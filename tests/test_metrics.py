@@ -16,11 +16,11 @@ from style_adapter.metrics import (
     TransferScore,
     bleu,
     copy_rate,
+    markdown_table,
     repeat_rate,
     score_transfer,
     sentence_bleu,
     sentence_chrf,
-    transfer_table,
 )
 
 OLD = ["thou art here", "thou hast gone", "ye shall see", "he saith unto thee", "thou knowest not", "ye do err"]
@@ -171,14 +171,13 @@ def test_sources_as_references_give_self_bleu(judge):
     assert score.bleu == score.self_bleu
 
 
-def test_transfer_table_lists_runs_within_directions_and_is_aligned():
-    before = {"kjv": TransferScore(0.25, 30.04, 60.0), "modern": TransferScore(0.5, 31.0, 100.0)}
-    lines = transfer_table({"before": before, "after training": {"kjv": TransferScore(1.0, 100.0, 9.96)}}).splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert [row[:2] for row in cells[2:]] == [["kjv", "before"], ["kjv", "after training"], ["modern", "before"]]
-    assert cells[2][2:] == ["0.250", "30.0", "60.0"]
-    assert cells[3][2:] == ["1.000", "100.0", "10.0"]
+def test_a_table_is_aligned_with_names_on_the_left_and_numbers_on_the_right():
+    lines = markdown_table(
+        ["to", "run", "BLEU"], [["kjv", "before", "30.0"], ["modern", "a", "9.5"]], names=2
+    ).splitlines()
     assert len(set(map(len, lines))) == 1
+    assert lines[1] == "| ------ | ------ | ---: |"
+    assert lines[3] == "| modern | a      |  9.5 |"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +195,8 @@ def test_transfer_table_lists_runs_within_directions_and_is_aligned():
         (lambda judge: copy_rate(["a"], []), "sources of length 0 must be as long as hypotheses, 1"),
         (lambda judge: score_transfer(["a"], ["a"], ["a"], [], judge=judge), "styles of length 0 must be as long as"),
         (lambda judge: score_transfer(["a"], ["a"], ["a"], ["odd"], judge=judge), "style='odd' must be one of"),
-        (lambda judge: transfer_table({}), r"rows=\{\} must hold at least one run"),
+        (lambda judge: markdown_table(["a"], []), r"rows=\[\] must hold at least one row"),
+        (lambda judge: markdown_table(["a"], [["b", "c"]]), r"row \['b', 'c'\] must have one cell for each of \['a'\]"),
     ],
 )
 def test_errors_name_the_argument_its_bound_and_its_value(judge, call, message):

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from peft import PeftModel
 
 from style_adapter import gates_of, plot_gates
-from style_adapter.plots import plot_losses, plot_styles, series
+from style_adapter.plots import plot_intervals, plot_losses, plot_styles, plot_trade_off, series
 
 HISTORY = [
     {"step": 1, "loss": 3.0, "loss_ce": 2.0, "loss_adv": 0.7, "loss_d_adv": 1.4},
@@ -29,6 +29,16 @@ def test_a_png_with_something_drawn_is_written_its_folder_too(tmp_path, plot):
     assert (tmp_path / "empty.png").read_bytes().startswith(b"\x89PNG")
     assert drawn.shape == empty.shape
     assert (drawn != empty).any()
+
+
+def test_runs_are_drawn_with_their_intervals_and_as_dots(tmp_path):
+    runs = {"before": {"kjv": (0.2, 0.1, 0.3)}, "after": {"kjv": (0.6, 0.5, 0.7)}}
+    plot_intervals(runs, tmp_path / "joint.png", label="J")
+    plot_intervals({run: {"kjv": (0.2, 0.1, 0.3)} for run in runs}, tmp_path / "same.png", label="J")
+    plot_trade_off({"before": (0.1, 40.0), "after": (0.9, 45.0)}, tmp_path / "dots.png", labels=("style", "BLEU"))
+    plot_trade_off({}, tmp_path / "none.png", labels=("style", "BLEU"))
+    for one, other in (("joint", "same"), ("dots", "none")):
+        assert (imread(tmp_path / f"{one}.png") != imread(tmp_path / f"{other}.png")).any()
 
 
 def test_series_take_the_lines_that_hold_the_number():

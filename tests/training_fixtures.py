@@ -184,7 +184,8 @@ def make_trainer(
     folder: Path, *, model: PeftModel | None = None, rows: Any = None, tokenizer: Any = None, **options: Any
 ) -> StyleTrainer:
     """A trainer of the toy; options that `StyleTrainer` takes itself go there, the others are arguments."""
-    own = {key: options.pop(key) for key in ("eval_dataset", "callbacks", "judge", "discriminator") if key in options}
+    names = ("eval_dataset", "callbacks", "judge", "discriminator", "compute_metrics")
+    own = {key: options.pop(key) for key in names if key in options}
     return StyleTrainer(
         model=adapted() if model is None else model,
         args=arguments(folder, **options),

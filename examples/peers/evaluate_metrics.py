@@ -4,7 +4,7 @@
     python examples/peers/evaluate_metrics.py --model HuggingFaceTB/SmolLM2-135M-Instruct --metric sacrebleu
 
 Metrics named by `--metric` come from the hub; without it one is read from the file beside this one, offline. The
-package has BLEU, style accuracy and content of its own: `style_adapter.before_after`.
+package has metrics of its own, of the same class: BLEU, style accuracy, J and others in `style_adapter.metrics`.
 """
 
 import argparse

@@ -3,9 +3,15 @@
 Words are what whitespace separates, marks and all; nothing is lowered.
 """
 
+import gzip
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from .inputs import check_lines
+import numpy as np
+from jaxtyping import Float
+
+from .inputs import check_lines, extra
+from .transfer import bleu_of_counts
 
 
 def distinct_n(texts: Sequence[str], n: int = 2) -> float:
@@ -23,6 +29,63 @@ def distinct_n(texts: Sequence[str], n: int = 2) -> float:
     check_lines(texts=texts)
     grams = [gram for text in texts for gram in _grams(text, n)]
     return len(set(grams)) / len(grams) if grams else 1.0
+
+
+def expected_distinct(texts: Sequence[str], vocabulary: int = 30_522) -> float:
+    """EAD = N / (V (1 - ((V - 1) / V)^C)): N different words of all C, over the number that C even draws from V give.
+
+    Liu et al. (2022), "Rethinking and Refining the Distinct Metric" (arXiv 2202.13587). Unlike distinct-1 it does not
+    fall as texts grow longer; above 1, words are more varied than even draws. V is by convention BERT's vocabulary.
+    0 where there is no word.
+
+    >>> expected_distinct(["a b", "a c"], vocabulary=2)
+    1.6
+
+    Raises:
+        ValueError: no text, or a vocabulary without a word.
+    """
+    check_lines(texts=texts)
+    if vocabulary < 1:
+        raise ValueError(f"vocabulary={vocabulary} must be >= 1; pass the number of different words there could be")
+    words = [word for text in texts for word in text.split()]
+    expected = vocabulary * (1 - ((vocabulary - 1) / vocabulary) ** len(words))
+    return len(set(words)) / expected if words else 0.0
+
+
+def mutual_bleu(texts: Sequence[str]) -> float:
+    """mean_i BLEU(text_i, all other texts), 0..100: 100 where each text is in the others, low where they differ.
+
+    Zhu et al. (2018), "Texygen" (arXiv 1802.01886), who call it self-BLEU; in style transfer that is the BLEU of an
+    output to its own source. Smoothed as `sentence_bleu`, so that texts of three words count. 0 for a single text.
+
+    >>> round(mutual_bleu(["it is so", "it is so", "nothing else"]))
+    67
+
+    Raises:
+        ValueError: no text.
+        ImportError: sacrebleu is not installed.
+    """
+    check_lines(texts=texts)
+    tokenize = extra("sacrebleu.tokenizers.tokenizer_13a", "mutual_bleu").Tokenizer13a()
+    counts = [Counter(gram for n in range(1, 5) for gram in _grams(tokenize(text), n)) for text in texts]
+    return float(bleu_of_counts(_against_others(counts), effective_order=True).mean()) if len(texts) > 1 else 0.0
+
+
+def compression_ratio(texts: Sequence[str]) -> float:
+    """bytes(texts) / bytes(gzip(texts)), one text a line: what repeats in words, phrases or whole lines compresses.
+
+    Shaib et al. (2024), "Standardizing the Measurement of Text Diversity" (arXiv 2403.00553), where it
+    stands for many slower scores; lower is more varied. It grows with the number of texts: compare equal numbers.
+
+    >>> compression_ratio(["so it goes"] * 50) > compression_ratio(["so it goes", "and so on"]) > 0
+    True
+
+    Raises:
+        ValueError: no text.
+    """
+    check_lines(texts=texts)
+    joined = "\n".join(texts).encode("utf-8", "replace")
+    return len(joined) / len(gzip.compress(joined, compresslevel=9))
 
 
 def repetition_rate(texts: Sequence[str], n: int = 3, window: int = 32) -> float:
@@ -67,6 +130,25 @@ def _grams(text: str, n: int) -> Iterator[tuple[str, ...]]:
     """The n-grams of one text, in order."""
     words = text.split()
     return zip(*(words[start:] for start in range(n)), strict=False)
+
+
+def _against_others(counts: Sequence[Counter[tuple[str, ...]]]) -> Float[np.ndarray, "texts 10"]:
+    """`bleu_counts` of each text with all others as its references, in one pass over the n-grams of all texts."""
+    most: Counter[tuple[str, ...]] = Counter()
+    second: Counter[tuple[str, ...]] = Counter()
+    for grams in counts:
+        for gram, count in grams.items():
+            _, second[gram], most[gram] = sorted((second[gram], most[gram], count))
+    lengths = np.array([sum(count for gram, count in grams.items() if len(gram) == 1) for grams in counts])
+    found = np.zeros((len(counts), 10))
+    found[:, 0] = lengths
+    for i, grams in enumerate(counts):
+        others = np.delete(lengths, i)
+        found[i, 1] = others[np.argmin(abs(others - lengths[i]) + (others > lengths[i]) / 2)]  # of two the shorter
+        for gram, count in grams.items():
+            elsewhere = second[gram] if count == most[gram] else most[gram]  # without this text's own
+            found[i, 1 + len(gram) : 10 : 4] += min(count, elsewhere), count
+    return found
 
 
 def _repeats(text: str, n: int, window: int) -> Iterator[bool]:

@@ -5,7 +5,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-_DISTRIBUTIONS = {"sklearn": "scikit-learn", "sacrebleu": "sacrebleu"}
+_DISTRIBUTIONS = {"sklearn": "scikit-learn", "sentence_transformers": "sentence-transformers"}
 
 
 def check_lines(**columns: Sequence[Any]) -> None:
@@ -28,5 +28,6 @@ def extra(module: str, needed_by: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as missing:
-        package = _DISTRIBUTIONS[module.partition(".")[0]]
+        name = module.partition(".")[0]
+        package = _DISTRIBUTIONS.get(name, name)
         raise ImportError(f"{needed_by} needs {package}; pip install 'style_adapter[eval]'") from missing

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .inputs import check_lines
-from .judge import StyleJudge, right_styles
+from .judge import Judge, right_styles
 from .transfer import References, sentence_chrf
 
 
@@ -56,7 +56,7 @@ def joint_report(
     sources: Sequence[str],
     styles: Sequence[str],
     *,
-    judge: StyleJudge,
+    judge: Judge,
     references: References | None = None,
     fluency: Sequence[float] | None = None,
 ) -> JointReport:
@@ -77,16 +77,29 @@ def joint_report(
         ValueError: no line, lists of unequal length, or a line without reference.
         ImportError: scikit-learn or sacrebleu is not installed.
     """
+    lines = joint_lines(outputs, sources, styles, judge=judge, references=references, fluency=fluency)
+    chosen = {style: [wanted == style for wanted in styles] for style in dict.fromkeys(styles)}
+    directions = {style: _mean_score(lines[:, rows]) for style, rows in chosen.items()}
+    each = np.array([[getattr(score, f.name) for score in directions.values()] for f in fields(JointScore)])
+    return JointReport(directions, _mean_score(each))
+
+
+def joint_lines(
+    outputs: Sequence[str],
+    sources: Sequence[str],
+    styles: Sequence[str],
+    *,
+    judge: Judge,
+    references: References | None = None,
+    fluency: Sequence[float] | None = None,
+) -> Float[np.ndarray, "4 lines"]:
+    """J_i and its factors style_i, content_i and fluency_i, a row each; arguments and errors are `joint_report`'s."""
     fluent = [1.0] * len(outputs) if fluency is None else fluency
     check_lines(outputs=outputs, sources=sources, styles=styles, fluency=fluent)
     right = right_styles(outputs, styles, judge)
     content = sentence_chrf(outputs, sources if references is None else references)
     factors = np.array([right, content, fluent], dtype=float)  # [3, lines]
-    lines = np.vstack([factors.prod(axis=0), factors])  # joint, style, content, fluency
-    chosen = {style: [wanted == style for wanted in styles] for style in dict.fromkeys(styles)}
-    directions = {style: _mean_score(lines[:, rows]) for style, rows in chosen.items()}
-    each = np.array([[getattr(score, f.name) for score in directions.values()] for f in fields(JointScore)])
-    return JointReport(directions, _mean_score(each))
+    return np.vstack([factors.prod(axis=0), factors])
 
 
 def relative_fluency(

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from .diversity import distinct_n, repetition_rate, same_output_rate
-from .judge import StyleJudge, right_styles
+from .judge import Judge, right_styles
 from .transfer import copy_rate, sentence_chrf
 
 
@@ -31,7 +31,7 @@ class SampleReport:
 
     @classmethod
     def of(
-        cls, outputs: Sequence[str], sources: Sequence[str] | None, styles: Sequence[str], *, judge: StyleJudge | None
+        cls, outputs: Sequence[str], sources: Sequence[str] | None, styles: Sequence[str], *, judge: Judge | None
     ) -> "SampleReport":
         """The statistics of `outputs`, rewritten from `sources`, or written without any, and wanted in `styles`.
 

@@ -1,16 +1,18 @@
-"""How well text was carried into a style: distance to references and sources, scores by direction, their table.
+"""How well text was carried into a style: distance to references and sources, scores by direction.
 
 BLEU and chrF need sacrebleu, in the extra `style_adapter[eval]`, imported at first use. Texts are lists of strings,
 one a line; lists that belong together have equal lengths.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from .inputs import check_lines, extra
-from .judge import StyleJudge
+from .judge import Judge, style_accuracy
 
 References = Sequence[str] | Sequence[Sequence[str]]
 """One reference a line, or a list of references a line (the lists may differ in length)."""
@@ -31,11 +33,33 @@ def bleu(hypotheses: Sequence[str], references: References) -> float:
         ValueError: no line, lists of unequal length, or a line without reference.
         ImportError: sacrebleu is not installed.
     """
-    by_line = _reference_lists(hypotheses, references)
-    most = max(map(len, by_line))
-    # sacrebleu wants one whole corpus a reference, and None where a line has fewer references than others.
-    streams = [[line[k] if k < len(line) else None for line in by_line] for k in range(most)]
-    return float(extra("sacrebleu", "bleu").BLEU().corpus_score(list(hypotheses), streams).score)
+    return float(bleu_of_counts(bleu_counts(hypotheses, references).sum(axis=0, keepdims=True))[0])
+
+
+def bleu_counts(hypotheses: Sequence[str], references: References, **options: Any) -> Float[np.ndarray, "lines 10"]:
+    """Of each line (c_i, r_i, hits_i1..4, total_i1..4), the counts whose sums over lines make BLEU.
+
+    c are the words of the hypothesis, r those of the reference nearest in length, hits_n its n-grams that a reference
+    holds (clipped), total_n all of them. `options` are those of sacrebleu's BLEU, such as `lowercase` and `tokenize`.
+
+    Raises:
+        ValueError: no line, lists of unequal length, or a line without reference.
+        ImportError: sacrebleu is not installed.
+    """
+    by_line = reference_lists(hypotheses, references)
+    metric = extra("sacrebleu", "bleu").BLEU(effective_order=True, **options)  # it says so where a line is scored
+    scores = [metric.sentence_score(text, line) for text, line in zip(hypotheses, by_line, strict=True)]
+    return np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], dtype=float)
+
+
+def bleu_of_counts(
+    sums: Float[np.ndarray, "samples 10"], *, effective_order: bool = False
+) -> Float[np.ndarray, " samples"]:
+    """BLEU, 0..100, of each row of summed `bleu_counts`; by `effective_order` for single lines."""
+    compute = extra("sacrebleu", "bleu").BLEU.compute_bleu
+    rows = sums.astype(int).tolist()
+    settings = {"smooth_method": "exp", "effective_order": effective_order}  # sacrebleu's own, of corpus and of line
+    return np.array([compute(row[2:6], row[6:], *row[:2], **settings).score for row in rows])
 
 
 def sentence_bleu(hypotheses: Sequence[str], references: References) -> list[float]:
@@ -51,9 +75,7 @@ def sentence_bleu(hypotheses: Sequence[str], references: References) -> list[flo
         ValueError: no line, lists of unequal length, or a line without reference.
         ImportError: sacrebleu is not installed.
     """
-    by_line = _reference_lists(hypotheses, references)
-    metric = extra("sacrebleu", "sentence_bleu").BLEU(effective_order=True)
-    return [float(metric.sentence_score(text, line).score) for text, line in zip(hypotheses, by_line, strict=True)]
+    return bleu_of_counts(bleu_counts(hypotheses, references), effective_order=True).tolist()
 
 
 def sentence_chrf(hypotheses: Sequence[str], references: References) -> list[float]:
@@ -71,7 +93,7 @@ def sentence_chrf(hypotheses: Sequence[str], references: References) -> list[flo
         ValueError: no line, lists of unequal length, or a line without reference.
         ImportError: sacrebleu is not installed.
     """
-    by_line = _reference_lists(hypotheses, references)
+    by_line = reference_lists(hypotheses, references)
     metric = extra("sacrebleu", "sentence_chrf").CHRF()
     scores = [metric.sentence_score(text, line).score for text, line in zip(hypotheses, by_line, strict=True)]
     return [float(score) / 100 for score in scores]
@@ -86,8 +108,37 @@ def copy_rate(hypotheses: Sequence[str], sources: Sequence[str]) -> float:
     Raises:
         ValueError: no line, or lists of unequal length.
     """
+    return float(np.mean(copies(hypotheses, sources)))
+
+
+def copies(hypotheses: Sequence[str], sources: Sequence[str]) -> list[bool]:
+    """[hypothesis_i = source_i] of each line, whitespace aside.
+
+    Raises:
+        ValueError: no line, or lists of unequal length.
+    """
     check_lines(hypotheses=hypotheses, sources=sources)
-    return float(np.mean([text.split() == source.split() for text, source in zip(hypotheses, sources, strict=True)]))
+    return [text.split() == source.split() for text, source in zip(hypotheses, sources, strict=True)]
+
+
+def best_cosine(
+    hypotheses: Sequence[str], references: References, encode: Callable[[list[str]], Float[np.ndarray, "texts dim"]]
+) -> list[float]:
+    """max_r cos(e(hypothesis_i), e(r)) of each line, over its references r, -1..1; `encode` is e.
+
+    >>> one_hot = lambda texts: np.array([[text == "a", text == "b"] for text in texts], dtype=float)
+    >>> best_cosine(["a", "b"], [["b"], ["b", "a"]], one_hot)
+    [0.0, 1.0]
+
+    Raises:
+        ValueError: no line, lists of unequal length, or a line without reference.
+    """
+    by_line = reference_lists(hypotheses, references)
+    texts = list(dict.fromkeys([*hypotheses, *(text for line in by_line for text in line)]))
+    vectors = encode(texts)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = dict(zip(texts, vectors / np.maximum(lengths, np.finfo(lengths.dtype).tiny), strict=True))
+    return [float(max(unit[text] @ unit[r] for r in line)) for text, line in zip(hypotheses, by_line, strict=True)]
 
 
 def repeat_rate(texts: Sequence[str], known: Iterable[str]) -> float:
@@ -126,7 +177,7 @@ def score_transfer(
     references: References,
     styles: Sequence[str],
     *,
-    judge: StyleJudge,
+    judge: Judge,
 ) -> dict[str, TransferScore]:
     """One score a direction, in the order in which the directions first appear; a line's direction is its target style.
 
@@ -138,49 +189,20 @@ def score_transfer(
         ImportError: scikit-learn or sacrebleu is not installed.
     """
     check_lines(outputs=outputs, sources=sources, styles=styles)
-    by_line = _reference_lists(outputs, references)
+    by_line = reference_lists(outputs, references)
     scores: dict[str, TransferScore] = {}
     for style in dict.fromkeys(styles):
         rows = [i for i, wanted in enumerate(styles) if wanted == style]
         texts = [outputs[i] for i in rows]
         scores[style] = TransferScore(
-            style_accuracy=judge.accuracy(texts, [style] * len(texts)),
+            style_accuracy=style_accuracy(texts, [style] * len(texts), judge),
             bleu=bleu(texts, [by_line[i] for i in rows]),
             self_bleu=bleu(texts, [sources[i] for i in rows]),
         )
     return scores
 
 
-def transfer_table(rows: Mapping[str, Mapping[str, TransferScore]]) -> str:
-    """A Markdown table, aligned as plain text too: for each direction one line a named run, runs in the given order.
-
-    >>> print(transfer_table({"copy": {"kjv": TransferScore(0.06, 47.5, 100.0)}}))
-    | to  | run  | style accuracy | BLEU | self-BLEU |
-    | --- | ---- | -------------: | ---: | --------: |
-    | kjv | copy |          0.060 | 47.5 |     100.0 |
-
-    Raises:
-        ValueError: no run.
-    """
-    if not rows:
-        raise ValueError('rows={} must hold at least one run; pass {"after": score_transfer(...)}')
-    directions = dict.fromkeys(style for scores in rows.values() for style in scores)
-    cells = [("to", "run", "style accuracy", "BLEU", "self-BLEU")]
-    cells += [
-        (style, run, f"{score.style_accuracy:.3f}", f"{score.bleu:.1f}", f"{score.self_bleu:.1f}")
-        for style in directions
-        for run, scores in rows.items()
-        if (score := scores.get(style)) is not None
-    ]
-    sides = "<<>>>"
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    rules = ["-" * width if side == "<" else "-" * (width - 1) + ":" for side, width in zip(sides, widths, strict=True)]
-    table = [cells[0], rules, *cells[1:]]
-    padded = [[f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)] for row in table]
-    return "\n".join(f"| {' | '.join(row)} |" for row in padded)
-
-
-def _reference_lists(hypotheses: Sequence[str], references: References) -> list[list[str]]:
+def reference_lists(hypotheses: Sequence[str], references: References) -> list[list[str]]:
     """The references of each hypothesis as a list; raises where lines do not pair up or one has no reference."""
     if isinstance(references, str):
         raise TypeError(f"references={references!r} must be a list with one entry a line; pass [{references!r}]")

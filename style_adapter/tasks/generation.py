@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..data import as_transfer, prompts_of
-from ..metrics import StyleJudge, distinct_n, repeat_rate
+from ..metrics import StyleJudge, distinct_n, repeat_rate, style_accuracy
 from ..model import styles_of
 from ..pipeline import write
 from .rewriting import Orders
@@ -59,5 +59,5 @@ class GenerationTask(TransferTask):
         scores = {"distinct_2": distinct, "copy_rate": copied}
         if setting.judge is None:
             return scores
-        accuracy = setting.judge.accuracy(predictions, styles_of(setting.model).labels(rows["style"]))
+        accuracy = style_accuracy(predictions, styles_of(setting.model).labels(rows["style"]), setting.judge)
         return {"style_accuracy": accuracy, **scores, "style_score": accuracy * distinct}

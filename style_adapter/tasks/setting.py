@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from ..arguments import StyleTrainingArguments
 from ..data import RowSeeds, StyleEncoding, StylePool
 from ..fluency import BackboneScorer
-from ..metrics import StyleJudge
+from ..metrics import Judge
 from ..model import styles_of
 
 
@@ -33,7 +33,7 @@ class Setting:
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     args: StyleTrainingArguments
-    judge: StyleJudge | None = None
+    judge: Judge | None = None
     draws: RowSeeds = field(default_factory=RowSeeds)
     trained_on: Any = None
     pool: StylePool | None = None

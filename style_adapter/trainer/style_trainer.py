@@ -1,12 +1,12 @@
 """The game under Accelerate: a transformers.Trainer that trains adapter and discriminator in one backward."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import EvalPrediction, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..adversary import StyleDiscriminator
@@ -38,6 +38,10 @@ class StyleTrainer(WatchingTrainer):
         judge: Tells styles apart in evaluations; a `StyleJudge` of the training targets if left out, or none where
             they are of one style. Never the training discriminator.
         discriminator: Another head than the one that `args` describes.
+        compute_metrics: Further numbers at each evaluation, such as a `StyleTransferEvaluator`'s; they replace those of
+            the same name. A function of transformers' `EvalPrediction`: its `predictions` are the texts or labels,
+            `label_ids` the targets or labels of the rows, None without any, and `inputs`, where texts are rewritten,
+            {"sources", "styles", "scorer"}, the last the frozen backbone as it reads texts.
         model_init: Gives a fresh model at each `train`, in place of `model`: for `hyperparameter_search`, whose trial
             it is given if it takes an argument. Any option of `args` can be searched, and what `model_init` draws.
 
@@ -58,6 +62,7 @@ class StyleTrainer(WatchingTrainer):
         eval_dataset: Any = None,
         judge: Any = None,
         discriminator: StyleDiscriminator | None = None,
+        compute_metrics: Callable[[EvalPrediction], Mapping[str, float]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         model_init: Callable[..., PeftModel] | None = None,
         **kwargs: Any,
@@ -86,6 +91,7 @@ class StyleTrainer(WatchingTrainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
+            compute_metrics=compute_metrics,
             callbacks=[*(callbacks or []), *self._watchers, *watching_callbacks(callbacks or [])],
             **kwargs,
         )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from transformers import SchedulerType, TrainerCallback, TrainerControl, TrainerState
+from transformers import EvalPrediction, SchedulerType, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import SaveStrategy
 
 from ..data import WRITTEN
@@ -77,9 +77,23 @@ class WatchingTrainer(TrialTrainer):
         with whole_weights(self.model, self.accelerator):
             predictions = self._predictions(rows, self.eval_task)
             self._fit_judge()
-            scores = self.eval_task.score(predictions, rows, self.setting)
-        orders = self.eval_task.orders(rows, self.setting)
+            orders = self.eval_task.orders(rows, self.setting)
+            scores = self.eval_task.score(predictions, rows, self.setting) | self._own_metrics(
+                predictions, rows, orders
+            )
         return scores if orders is None else self._look_at(predictions, orders).to_dict() | scores
+
+    def _own_metrics(self, predictions: list[Any], rows: Any, orders: Orders | None) -> dict[str, float]:
+        """What the user's `compute_metrics` makes of the predictions; see `StyleTrainer`."""
+        if self.compute_metrics is None:
+            return {}
+        wanted: Any = next((list(rows[name]) for name in ("target", "label") if name in rows.column_names), None)
+        inputs: Any = None
+        if orders is not None and orders.rewrites:
+            labels, scorer = orders.labels(self.setting), self.setting.scorer
+            inputs = {"sources": orders.sources, "styles": labels, "scorer": scorer}
+        written: Any = predictions
+        return dict(self.compute_metrics(EvalPrediction(written, wanted, inputs=inputs)))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The line of a step also has what was watched in it; samples follow below."""
