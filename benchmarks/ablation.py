@@ -20,11 +20,11 @@ from tempfile import mkdtemp
 from typing import Any
 
 from cells import RESULTS, found_cells, mean_and_spread, run_cells, table
+from kjv_runs import STYLES, numbers, sampled, trained
 from kjv_runs import UNPAIRED as RECIPE
-from kjv_runs import mean_of, numbers, sampled, trained
+from runs import NO_GAME, mean_of
 
 SEEDS = (0, 1)
-NO_GAME = {"w_adv": 0.0, "w_feat": 0.0, "w_cls": 0.0}
 UNPAIRED: dict[str, dict[str, Any]] = {
     "all terms": {},
     "without a game": NO_GAME,
@@ -86,7 +86,9 @@ def report(found: dict[str, dict[str, Any]]) -> str:
     body = []
     for name, seeds in rows.items():
         values = [
-            mean_and_spread([mean_of(m, metric) for m in seeds]) for metric in SHOWN if f"kjv_{metric}" in seeds[0]
+            mean_and_spread([mean_of(m, metric, STYLES) for m in seeds])
+            for metric in SHOWN
+            if f"kjv_{metric}" in seeds[0]
         ]
         body.append((name, f"{sum(m['steps'] for m in seeds) / len(seeds):.0f}", *values))
     return table([head, *body])

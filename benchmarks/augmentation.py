@@ -23,8 +23,8 @@ from typing import Any
 import datasets
 import torch
 from cells import RESULTS, mean_and_spread, run_cells, table
-from kjv_runs import StopAfter, load_smollm2
 from peft import get_peft_model
+from runs import StopAfter, load_smollm2
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from style_adapter import StyleAdapterConfig, StyleTrainer, StyleTrainingArguments, classify, write

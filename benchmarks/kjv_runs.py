@@ -2,8 +2,6 @@
 
 import random
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -11,39 +9,20 @@ from typing import Any
 
 import datasets
 import torch
-from peft import get_peft_model
+from runs import StopAfter, metrics_of, style_trainer
 from transformers import TrainerCallback
 
-from style_adapter import StyleAdapterConfig, StyleJudge, StyleTrainer, StyleTrainingArguments, write
-from style_adapter.metrics import copy_rate, distinct_n, repetition_rate
+from style_adapter import StyleJudge, StyleTrainer, write
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from kjv_data import load_verse_pairs, transfer_dataset
-from smollm2 import load_smollm2
 
-PROMPT = "<|im_start|>user\nRewrite: {source}<|im_end|>\n<|im_start|>assistant\n"
+STYLES = ("modern", "kjv")
 DEV_VERSES = 100
 UNPAIRED: dict[str, Any] = {  # as the preset has it
     "marker_threshold": 5.0, "w_adv": 0.5, "w_cls": 0.5, "discriminator_blocks": 8,
     "discriminator_learning_rate": 1e-3,
 }  # fmt: skip
-
-
-class StopAfter(TrainerCallback):
-    """Ends training after so many seconds of processor time in its steps; evaluations do not count.
-
-    What else runs on the machine takes no time from a run then, so that two runs may go side by side.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.left, self.begun = seconds, 0.0
-
-    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.begun = time.process_time()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.left -= time.process_time() - self.begun
-        control.should_training_stop = control.should_training_stop or self.left <= 0
 
 
 @cache
@@ -75,40 +54,24 @@ def started(
     kind: str, seed: int, *, noise_dim: int = 0, callbacks: Sequence[TrainerCallback] = (), **options: Any
 ) -> StyleTrainer:
     """A trainer of an adapter of rank 16 on SmolLM2-135M, on "paired" or "unpaired" verses."""
-    torch.manual_seed(seed)
-    backbone, tokenizer = load_smollm2(dtype=torch.bfloat16)
-    config = StyleAdapterConfig(
-        styles=["modern", "kjv"], r=16, alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", prompt=PROMPT,
-        noise_dim=noise_dim,
-    )  # fmt: skip
     defaults: dict[str, Any] = {
         "max_steps": 10_000,
-        "per_device_train_batch_size": 8,
         "learning_rate": 1e-3,
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": 10,
         "adversary_start": 20,
-        "bf16": True,
-        "use_cpu": not torch.cuda.is_available(),
-        "train_sampling_strategy": "group_by_length",
-        "save_strategy": "no",
-        "logging_steps": 10.0,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-        "report_to": "none",
         "eval_samples": 2 * DEV_VERSES,
-        "watch_steps": 0,
-        "seed": seed,
     }
     data = verses()
-    return StyleTrainer(
-        model=get_peft_model(backbone, config),
-        args=StyleTrainingArguments(tempfile.mkdtemp(), **defaults | options),
-        train_dataset=data[kind],
+    return style_trainer(
+        data[kind],
+        STYLES,
+        seed=seed,
+        config={"noise_dim": noise_dim},
+        callbacks=callbacks,
         eval_dataset=data["dev"],
-        processing_class=tokenizer,
         judge=data["judge"],
-        callbacks=[*callbacks],
+        **defaults | options,
     )
 
 
@@ -117,7 +80,7 @@ def numbers(trainer: StyleTrainer) -> dict[str, Any]:
     logs = [line for line in trainer.state.log_history if "loss" in line]
     texts = trainer.eval_task.predict(trainer.eval_rows, trainer.setting)
     ends = {"first_log": logs[0], "last_log": logs[-1]} if logs else {}
-    return {"metrics": metrics_of(trainer, texts), "steps": trainer.state.global_step, **ends}
+    return {"metrics": judged(trainer, texts), "steps": trainer.state.global_step, **ends}
 
 
 def sampled(trainer: StyleTrainer, temperature: float, seed: int) -> dict[str, float]:
@@ -127,23 +90,9 @@ def sampled(trainer: StyleTrainer, temperature: float, seed: int) -> dict[str, f
         trainer.style_model, trainer.processing_class, rows["source"], rows["style"],
         temperature=temperature, max_new_tokens=64, seed=seed,
     )  # fmt: skip
-    return metrics_of(trainer, [text for (text,) in texts])
+    return judged(trainer, [text for (text,) in texts])
 
 
-def metrics_of(trainer: StyleTrainer, texts: Sequence[str]) -> dict[str, float]:
-    """What the task says of the texts, and how varied they are, by direction."""
-    rows = trainer.eval_rows
-    found = trainer.eval_task.score(list(texts), rows, trainer.setting)
-    for style in trainer.bank:
-        own = [
-            (text, source) for text, source, s in zip(texts, rows["source"], rows["style"], strict=True) if s == style
-        ]
-        outputs, sources = [text for text, _ in own], [source for _, source in own]
-        found |= {f"{style}_distinct_2": distinct_n(outputs, 2), f"{style}_copy_rate": copy_rate(outputs, sources)}
-        found[f"{style}_repetition_rate"] = repetition_rate(outputs)
-    return found
-
-
-def mean_of(metrics: dict[str, float], name: str, directions: Sequence[str] = ("modern", "kjv")) -> float:
-    """The mean of one metric over both directions."""
-    return sum(metrics[f"{direction}_{name}"] for direction in directions) / len(directions)
+def judged(trainer: StyleTrainer, texts: Sequence[str]) -> dict[str, float]:
+    """The development metrics of `texts`."""
+    return metrics_of(texts, trainer.eval_rows, trainer.eval_task, trainer.setting)

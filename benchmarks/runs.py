@@ -1,0 +1,100 @@
+"""What short runs on SmolLM2-135M share: how they are trained, for how long, and how their texts are judged."""
+
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import get_peft_model
+from transformers import TrainerCallback
+
+from style_adapter import StyleAdapterConfig, StyleTrainer, StyleTrainingArguments
+from style_adapter.metrics import copy_rate, distinct_n, repetition_rate
+from style_adapter.tasks import Setting, Task
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+from smollm2 import load_smollm2
+
+PROMPT = "<|im_start|>user\nRewrite: {source}<|im_end|>\n<|im_start|>assistant\n"
+NO_GAME = {"w_adv": 0.0, "w_feat": 0.0, "w_cls": 0.0}
+TRAINING: dict[str, Any] = {  # of every run, those of other methods too
+    "per_device_train_batch_size": 8,
+    "bf16": True,
+    "use_cpu": not torch.cuda.is_available(),
+    "train_sampling_strategy": "group_by_length",
+    "save_strategy": "no",
+    "logging_steps": 10.0,
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+    "report_to": "none",
+}
+
+
+class StopAfter(TrainerCallback):
+    """Ends training after so many seconds of processor time in its steps; evaluations do not count.
+
+    What else runs on the machine takes no time from a run then, so that two runs may go side by side.
+    """
+
+    def __init__(self, seconds: float = math.inf) -> None:
+        self.left, self.begun, self.spent = seconds, 0.0, 0.0
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.begun = time.process_time()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        spent = time.process_time() - self.begun
+        self.left, self.spent = self.left - spent, self.spent + spent
+        control.should_training_stop = control.should_training_stop or self.left <= 0
+
+
+def style_trainer(
+    rows: Dataset,
+    styles: Sequence[str],
+    *,
+    seed: int,
+    config: dict[str, Any] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    **options: Any,
+) -> StyleTrainer:
+    """A trainer of an adapter on SmolLM2-135M, of rank 16 unless `config` says otherwise.
+
+    `options` are the trainer's own where they name them, else training arguments.
+    """
+    torch.manual_seed(seed)
+    backbone, tokenizer = load_smollm2(dtype=torch.bfloat16)
+    adapter: dict[str, Any] = {"r": 16, "alpha": 32, "target_modules": "all-linear", "prompt": PROMPT}
+    adapter |= {"styles": [*styles], "task_type": "CAUSAL_LM", **(config or {})}
+    own = {name: options.pop(name) for name in ("eval_dataset", "judge") if name in options}
+    arguments: dict[str, Any] = TRAINING | {"watch_steps": 0, "seed": seed} | options
+    return StyleTrainer(
+        model=get_peft_model(backbone, StyleAdapterConfig(**adapter)),
+        args=StyleTrainingArguments(tempfile.mkdtemp(), **arguments),
+        train_dataset=rows,
+        processing_class=tokenizer,
+        callbacks=[*callbacks],
+        **own,
+    )
+
+
+def metrics_of(texts: Sequence[str], rows: Dataset, task: Task, setting: Setting) -> dict[str, float]:
+    """What the task says of the texts, and how varied they are, by direction."""
+    found = task.score([*texts], rows, setting)
+    for style in dict.fromkeys(rows["style"]):
+        own = [
+            (text, source) for text, source, s in zip(texts, rows["source"], rows["style"], strict=True) if s == style
+        ]
+        outputs, sources = [text for text, _ in own], [source for _, source in own]
+        found |= {f"{style}_distinct_2": distinct_n(outputs, 2), f"{style}_copy_rate": copy_rate(outputs, sources)}
+        found[f"{style}_repetition_rate"] = repetition_rate(outputs)
+    return found
+
+
+def mean_of(metrics: dict[str, float], name: str, directions: Sequence[str]) -> float:
+    """The mean of one metric over directions."""
+    return sum(metrics[f"{direction}_{name}"] for direction in directions) / len(directions)
