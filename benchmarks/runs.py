@@ -4,7 +4,8 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from datasets import Dataset
 from peft import get_peft_model
 from transformers import TrainerCallback
 
-from style_adapter import StyleAdapterConfig, StyleTrainer, StyleTrainingArguments
+from style_adapter import StyleAdapterConfig, StyleTrainer, StyleTrainingArguments, transfer
 from style_adapter.metrics import copy_rate, distinct_n, repetition_rate
 from style_adapter.tasks import Setting, Task
 
@@ -53,6 +54,39 @@ class StopAfter(TrainerCallback):
         control.should_training_stop = control.should_training_stop or self.left <= 0
 
 
+@dataclass(frozen=True)
+class Run:
+    """How long a model learns, and how fast: the rate rises over the first twentieth, then falls to zero in a line."""
+
+    rate: float
+    """The highest learning rate."""
+    steps: int
+    """Optimizer steps, of one batch each."""
+    seed: int
+    """Of weights and order."""
+    seconds: float = math.inf
+    """Processor time after which it ends early: for a look."""
+
+    def arguments(self) -> dict[str, Any]:
+        """As transformers takes them."""
+        schedule = {"lr_scheduler_type": "linear", "warmup_steps": 0.05}
+        return {"learning_rate": self.rate, "max_steps": self.steps, "seed": self.seed, **schedule}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run gave."""
+
+    rewrite: Callable[[Dataset], list[str]]
+    """Rows with `source` and `style` -> each source in its style, greedily."""
+    parameters: int
+    """How many numbers were trained."""
+    steps: int
+    """Optimizer steps done."""
+    seconds: float
+    """Processor time of the steps."""
+
+
 def style_trainer(
     rows: Dataset,
     styles: Sequence[str],
@@ -79,6 +113,22 @@ def style_trainer(
         processing_class=tokenizer,
         callbacks=[*callbacks],
         **own,
+    )
+
+
+def trained_adapter(
+    rows: Dataset, styles: Sequence[str], run: Run, *, config: dict[str, Any] | None = None, **options: Any
+) -> Trained:
+    """A style adapter after a run; `config` and `options` as `style_trainer` takes them."""
+    clock = StopAfter(run.seconds)
+    trainer = style_trainer(rows, styles, config=config, callbacks=[clock], **run.arguments(), **options)
+    trainer.train()
+    model, tokenizer = trainer.style_model, trainer.processing_class
+    return Trained(
+        lambda wanted: transfer(model, tokenizer, wanted["source"], wanted["style"]),
+        trainer.shares()["adapter"][0],
+        trainer.state.global_step,
+        clock.spent,
     )
 
 
