@@ -51,7 +51,7 @@ System = Callable[[PairedSet, Run], Trained]
 def adapter_for_all(data: PairedSet, run: Run, *, game: bool = False) -> Trained:
     """One adapter for all directions, on the likelihood alone or, from half of the steps on, with the game too."""
     options = {"novel_token_weight": 2.0, "adversary_start": run.steps // 2} if game else NO_GAME
-    return trained_adapter(data.train, data.styles, run, config={"r": R, "alpha": 2 * R}, **options)
+    return trained_adapter(data.train, data.styles, run, config={"r": R, "alpha": 2.0 * R}, **options)
 
 
 def lora_each(data: PairedSet, run: Run, *, r: int | None = None) -> Trained:

@@ -102,7 +102,7 @@ def style_trainer(
     """
     torch.manual_seed(seed)
     backbone, tokenizer = load_smollm2(dtype=torch.bfloat16)
-    adapter: dict[str, Any] = {"r": 16, "alpha": 32, "target_modules": "all-linear", "prompt": PROMPT}
+    adapter: dict[str, Any] = {"r": 16, "alpha": 32.0, "target_modules": "all-linear", "prompt": PROMPT}
     adapter |= {"styles": [*styles], "task_type": "CAUSAL_LM", **(config or {})}
     own = {name: options.pop(name) for name in ("eval_dataset", "judge") if name in options}
     arguments: dict[str, Any] = TRAINING | {"watch_steps": 0, "seed": seed} | options
