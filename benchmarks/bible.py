@@ -10,6 +10,8 @@ Standard Version and Young's Literal Translation. Verses of 4 to 26 words.
 Every system sees as many batches of 8 rows, both directions together, in 240 steps: the adapter mixes the directions,
 of two LoRAs each has 120 steps of its own. The same prompt, schedule and precision; SmolLM2-135M. A LoRA a direction
 of rank 8 has as many trained numbers, both together, as the adapter of rank 16; one of rank 16 has twice as many.
+"With the game" has an adversary, features and a style classifier from half of the steps on, and new tokens weigh 2; all
+else is likelihood alone.
 Learning rates are chosen by BLEU on 100 verses of bbe_asv's dev, from three for each system; the table is of 200 verses
 of test, each system once a seed, with seeds that had no part in the choice.
 """

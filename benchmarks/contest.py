@@ -6,6 +6,7 @@ rows. Then it trains anew, with other seeds, at the rate that was best there, an
 
 import argparse
 import gc
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -87,7 +88,7 @@ class Contest:
     """The set whose development rows choose for all sets; each for itself if left out."""
     rows: int | None = None
     """Rows that are judged, where not all are."""
-    seconds: float = float("inf")
+    seconds: float = math.inf
     """Processor time after which a system's training ends early."""
 
     def look(self, seconds: float) -> "Contest":
@@ -184,43 +185,43 @@ def report(contest: Contest, found: Mapping[str, Mapping[str, Any]]) -> str:
     parts = []
     for s in contest.sets:
         of_set = [cell for cell in found.values() if cell["set"] == s and cell["split"] == "test"]
-        if of_set:
-            parts.append(f"{s}, test\n\n{test_table(of_set)}")
-    choosing = {name: first_round(contest, name) for name in contest.systems}
-    head = ("mean on development rows, by learning rate", *(["choice 1", "choice 2", "choice 3"]))
-    rows = []
-    for name, round_cells in choosing.items():
-        known = [found[cell] for cell in round_cells if cell in found]
+        parts += [f"{s}, test\n\n{test_table(of_set, contest.criterion)}"] if of_set else []
+    rows = [(f"{SHOWN[contest.criterion][0]} on development rows, mean of the directions, seed 0", "by learning rate")]
+    for name in contest.systems:
+        known = [found[cell] for cell in first_round(contest, name) if cell in found]
         for s in dict.fromkeys(cell["set"] for cell in known):
-            scores = [f"{c['rate']:g}: {score(c, contest.criterion):.3f}" for c in known if c["set"] == s]
-            rows.append((f"{s}, {name}", *scores, *[""] * (3 - len(scores))))
-    if rows:
-        parts.append(f"{contest.criterion}, seed 0\n\n{table([head, *rows])}")
-    return "\n\n".join(parts)
+            scores = [shown(c, contest.criterion) for c in known if c["set"] == s]
+            rows.append((f"{s}, {name}", ", ".join(scores)))
+    return "\n\n".join([*parts, table(rows)])
 
 
-def test_table(found: Sequence[Mapping[str, Any]]) -> str:
+def shown(cell: Mapping[str, Any], metric: str) -> str:
+    """A rate and what came of it."""
+    return f"{cell['rate']:g}: {score(cell, metric):.{SHOWN[metric][1]}f}"
+
+
+def test_table(found: Sequence[Mapping[str, Any]], criterion: str) -> str:
     """A row a system, the metrics of each direction; several seeds as mean and half the distance of the extremes."""
-    styles = found[0]["styles"]
-    head = ["system", "trained", "rate", "steps"]
-    head += [f"{metric} {style}" for style in styles for metric, _ in SHOWN.values()]
+    styles, (label, digits) = found[0]["styles"], SHOWN[criterion]
+    columns = [(f"{style}_{metric}", places) for style in styles for metric, (_, places) in SHOWN.items()]
+    head = ["system", "trained", "rate", "steps", f"mean {label}"]
+    head += [f"{name} {style}" for style in styles for name, _ in SHOWN.values()]
     by_system: dict[str, list[Mapping[str, Any]]] = {}
     for cell in found:
         by_system.setdefault(cell["system"], []).append(cell)
     rows = []
     for name, runs in by_system.items():
-        first = runs[0]
-        trained = "parameters" in first
-        about = (
-            [f"{first['parameters'] / 1e6:.2f} M", f"{first['rate']:g}", str(first["steps"])] if trained else [""] * 3
-        )
-        values = [
-            mean_and_spread([run["metrics"][f"{style}_{metric}"] for run in runs], digits)
-            for style in styles
-            for metric, (_, digits) in SHOWN.items()
-        ]
-        rows.append([name, *about, *values])
+        means = mean_and_spread([score(run, criterion) for run in runs], digits)
+        values = [mean_and_spread([run["metrics"][key] for run in runs], places) for key, places in columns]
+        rows.append([name, *about(runs[0]), means, *values])
     return table([head, *rows])
+
+
+def about(cell: Mapping[str, Any]) -> list[str]:
+    """What was trained, at which rate, for how many steps; nothing of a copy."""
+    if cell["system"] == COPY:
+        return [""] * 3
+    return [f"{cell['parameters'] / 1e6:.2f} M", f"{cell['rate']:g}", str(cell["steps"])]
 
 
 def main(name: str, doc: str | None, contest_of: Callable[[Path], Contest]) -> None:
@@ -236,7 +237,7 @@ def main(name: str, doc: str | None, contest_of: Callable[[Path], Contest]) -> N
         contest, folder = contest.look(options.seconds), Path(mkdtemp())
     first, count = map(int, options.part.split("/"))
     run_cells(folder, cells(contest, folder, [*contest.systems][first::count]))
-    shown = report(contest, found_cells(folder, [*cells(contest, folder, [*contest.systems])]))
-    print(shown)
+    tables = report(contest, found_cells(folder, [*cells(contest, folder, [*contest.systems])]))
+    print(tables)
     if options.seconds is None:
-        (RESULTS / f"{name}.md").write_text(shown + "\n", "utf-8")
+        (RESULTS / f"{name}.md").write_text(tables + "\n", "utf-8")

@@ -1,6 +1,6 @@
 """A hundred pairs: style adapter against PEFT LoRA at equal parameters and steps, on two sets.
 
-    python benchmarks/few_shot.py --data FOLDER                # about 2 hours on one core; cells in results/few_shot
+    python benchmarks/few_shot.py --data FOLDER                # about 3 hours on one core; cells in results/few_shot
     python benchmarks/few_shot.py --data FOLDER --part 0/2     # half of the systems, beside a process with the rest
     python benchmarks/few_shot.py --data FOLDER --seconds 10   # a look, written nowhere
 
