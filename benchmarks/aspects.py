@@ -59,7 +59,7 @@ MOVES = {  # from a version to two aspects; the last two lead where no training 
     "asv -> basic, archaic": ("asv", ("basic", "archaic")),
 }
 SHOWN = {"changed": 3, "held": 3, "both": 3, "content": 3, "bleu": 1}
-STEPS, RATE, SEEDS, VERSES = 240, 1.5e-3, (0, 1), 100
+STEPS, RATE, SEEDS, VERSES = 240, 2e-3, (0, 1), 100
 
 ARCHAIC = r"thou|thee|thy|thine|thyself|ye|unto|hath|doth|art|hast|hadst|shalt|wilt|didst|saith|spake|\w{3,}(?:eth|est)"
 MODERN = (

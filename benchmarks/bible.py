@@ -29,7 +29,7 @@ from style_adapter import StyleJudge
 SETS = {"bbe_asv": ("bbe", "asv"), "ylt_bbe": ("ylt", "bbe")}
 LENGTHS = range(4, 27)  # words a verse may have
 DEV_VERSES, TEST_VERSES = 100, 200
-ADAPTER_RATES, BLOCK_RATES = (7.5e-4, 1.5e-3, 3e-3), (1e-4, 2e-4, 4e-4)
+ADAPTER_RATES, BLOCK_RATES = (1.5e-3, 3e-3, 6e-3), (2.5e-4, 5e-4, 1e-3)  # around what 40 steps of training liked
 SYSTEMS = {
     "style adapter, r = 16": (adapter_for_all, ADAPTER_RATES),
     "a LoRA a direction, r = 8": (lora_each, ADAPTER_RATES),
