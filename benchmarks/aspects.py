@@ -273,10 +273,7 @@ def main() -> None:
     all_cells = cells(options.data, options)
     first, count = map(int, options.part.split("/"))
     run_cells(folder, dict(list(all_cells.items())[first::count]))
-    shown = report(found_cells(folder, list(all_cells)))
-    print(shown)
-    if options.seconds is None:
-        (RESULTS / "aspects.md").write_text(shown + "\n", "utf-8")
+    print(report(found_cells(folder, list(all_cells))))
 
 
 if __name__ == "__main__":

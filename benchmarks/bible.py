@@ -18,10 +18,13 @@ of test, each system once a seed, with seeds that had no part in the choice.
 
 import gzip
 import random
+from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from contest import Contest, PairedSet, adapter_for_all, blocks_each, lora_each, lora_for_all, main
+from contest import report as contest_report
 from datasets import Dataset
 
 from style_adapter import StyleJudge
@@ -85,6 +88,11 @@ def contest(folder: Path) -> Contest:
         criterion="bleu",
         chosen_on="bbe_asv",
     )
+
+
+def report(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The tables of the page."""
+    return contest_report(contest(Path()), found)
 
 
 if __name__ == "__main__":

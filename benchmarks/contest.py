@@ -237,7 +237,4 @@ def main(name: str, doc: str | None, contest_of: Callable[[Path], Contest]) -> N
         contest, folder = contest.look(options.seconds), Path(mkdtemp())
     first, count = map(int, options.part.split("/"))
     run_cells(folder, cells(contest, folder, [*contest.systems][first::count]))
-    tables = report(contest, found_cells(folder, [*cells(contest, folder, [*contest.systems])]))
-    print(tables)
-    if options.seconds is None:
-        (RESULTS / f"{name}.md").write_text(tables + "\n", "utf-8")
+    print(report(contest, found_cells(folder, [*cells(contest, folder, [*contest.systems])])))

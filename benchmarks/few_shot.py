@@ -15,12 +15,15 @@ is compared is the trainer, in bbe_asv also what two directions learn from one a
 
 import gzip
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from bible import ADAPTER_RATES, both_ways, pair_set, read_pairs
 from contest import Contest, PairedSet, adapter_for_all, lora_each, lora_for_all, main
+from contest import report as contest_report
 from datasets import Dataset
 
 from style_adapter import StyleJudge
@@ -84,6 +87,11 @@ def contest(folder: Path) -> Contest:
         systems=SYSTEMS,
         criterion="joint",
     )
+
+
+def report(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The tables of the page."""
+    return contest_report(contest(Path()), found)
 
 
 if __name__ == "__main__":
