@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from style_adapter.teacher import EditTeacher, RewriteWeights, teacher_pairs
+from style_adapter.teacher.comparing import word_edits
 from style_adapter.teacher.drafts import Drafts, Edits
 from style_adapter.teacher.evidence import StyleEvidence, padded
 from style_adapter.teacher.lexicon import EDGE, RARE, Lexicon, Words
@@ -237,6 +238,44 @@ def test_dearer_changes_are_fewer():
         (rewrite,) = teacher.rewrite(texts, ["pro"])
         changed.append(sum(a != b for a, b in zip(texts[0].split(), rewrite.text.split(), strict=False)))
     assert changed[0] > changed[1]
+
+
+# Rewrites by others
+
+
+def plain_levenshtein(x, y):
+    if not x or not y:
+        return len(x) + len(y)
+    return min(
+        plain_levenshtein(x[1:], y) + 1,
+        plain_levenshtein(x, y[1:]) + 1,
+        plain_levenshtein(x[1:], y[1:]) + (x[0] != y[0]),
+    )
+
+
+def test_word_edits_are_the_levenshtein_distance():
+    rng = np.random.default_rng(0)
+    x, y = ([list(map(str, rng.integers(0, 4, rng.integers(0, 6)))) for _ in range(40)] for _ in range(2))
+    assert word_edits(x, y).tolist() == [plain_levenshtein(a, b) for a, b in zip(x, y, strict=True)]
+
+
+def test_the_teacher_scores_its_own_rewrite_as_it_did_when_it_made_it(teacher):
+    texts = ["the tea was awful .", "the soup was bad ."]
+    rewrites = teacher.rewrite(texts, ["pro", "pro"])
+    scores = teacher.score(texts, [rewrite.text for rewrite in rewrites], ["pro", "pro"])
+    np.testing.assert_allclose(scores, [rewrite.score for rewrite in rewrites])
+
+
+def test_a_copy_scores_what_its_style_says_alone(teacher):
+    text = "the tea was awful ."
+    logit = teacher.evidence.logit(padded([teacher.lexicon.encode(Words.of(text).words)]), "pro")
+    assert teacher.score([text], [text], ["pro"]) == pytest.approx(teacher.weights.style * logit)
+
+
+def test_the_best_of_several_is_in_the_style_and_keeps_the_rest(teacher):
+    outputs = ["the tea was awful .", "the tea was good .", "the soup was lovely .", "good ."]
+    scores = teacher.score(["the tea was awful ."] * 4, outputs, ["pro"] * 4)
+    assert outputs[int(scores.argmax())] == "the tea was good ."
 
 
 # Pairs

@@ -6,16 +6,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
+from .comparing import taken_and_put, word_edits
 from .drafts import INSERTED
 from .evidence import StyleEvidence, padded
 from .lexicon import EDGE, Lexicon, Words
 from .neighbours import Neighbours
 from .ngrams import NGrams
-from .scoring import RewriteWeights
+from .scoring import RewriteWeights, cosine
 from .search import EditSearch
 from .vectors import word_vectors
 
 _AT_ONCE = 64  # texts of a search; more make larger arrays, not a faster search
+_SCORED_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,7 @@ class EditTeacher:
         Raises:
             ValueError: Columns of unequal length, or a style that the teacher does not know.
         """
-        if len(styles) != len(texts):
-            raise ValueError(f"styles of length {len(styles)} must be as long as texts, {len(texts)}; name one a text")
+        _check_lengths(len(texts), "texts", styles=styles)
         found: list[Rewrite | None] = [None] * len(texts)
         for style in dict.fromkeys(styles):
             rows = [i for i, wanted in enumerate(styles) if wanted == style]
@@ -121,12 +122,51 @@ class EditTeacher:
                     found[i] = rewrite
         return found
 
-    def _search(self, style: str) -> EditSearch:
+    def score(
+        self,
+        sources: Sequence[str],
+        outputs: Sequence[str],
+        styles: Sequence[str],
+        *,
+        weights: RewriteWeights | None = None,
+    ) -> Float[np.ndarray, " pairs"]:
+        """score(y | x, s) of rewrites by anybody, by which the best of several can be told; see `RewriteWeights`.
+
+        Args:
+            sources: x.
+            outputs: y.
+            styles: s.
+            weights: Of the score; the teacher's own if left out.
+
+        Raises:
+            ValueError: Columns of unequal length, or a style that the teacher does not know.
+        """
+        _check_lengths(len(sources), "sources", outputs=outputs, styles=styles)
+        scores = np.zeros(len(sources))
+        for style in dict.fromkeys(styles):
+            search = self._search(style, weights)
+            rows = [i for i, wanted in enumerate(styles) if wanted == style]
+            for start in range(0, len(rows), _SCORED_AT_ONCE):
+                part = rows[start : start + _SCORED_AT_ONCE]
+                scores[part] = self._scored([sources[i] for i in part], [outputs[i] for i in part], search)
+        return scores
+
+    def _scored(
+        self, sources: Sequence[str], outputs: Sequence[str], search: EditSearch
+    ) -> Float[np.ndarray, " pairs"]:
+        """The scores of a few rewrites in one style."""
+        x, y = ([Words.of(text).words for text in texts] for texts in (sources, outputs))
+        old, new = ([self.lexicon.encode(words) for words in texts] for texts in (x, y))
+        moved = [taken_and_put(a, b) for a, b in zip(old, new, strict=True)]
+        taken, put = (np.stack([self.vectors[pair[side]].sum(0) for pair in moved]) for side in (0, 1))
+        return search.score(padded(old), padded(new), cosine(taken, put), word_edits(x, y))
+
+    def _search(self, style: str, weights: RewriteWeights | None = None) -> EditSearch:
         """The search for rewrites in `style`."""
         if style not in self.languages:
             raise ValueError(f"style={style!r} must be one of {', '.join(self.languages)}; fit the teacher on it too")
         return EditSearch(
-            style, self.evidence, self.languages[style], self.neighbours[style], self.vectors, self.weights
+            style, self.evidence, self.languages[style], self.neighbours[style], self.vectors, weights or self.weights
         )
 
     def _rewritten(self, texts: Sequence[str], search: EditSearch) -> list[Rewrite | None]:
@@ -153,9 +193,7 @@ class EditTeacher:
 
 def _check(texts: Sequence[str], styles: Sequence[str], unheard: Sequence[bool]) -> None:
     """Refuses what no teacher could be fitted on."""
-    for name, column in (("styles", styles), ("unheard", unheard)):
-        if len(column) != len(texts):
-            raise ValueError(f"{name} of length {len(column)} must be as long as texts, {len(texts)}; give one a text")
+    _check_lengths(len(texts), "texts", styles=styles, unheard=unheard)
     if len(named := sorted(set(styles))) < 2:
         raise ValueError(f"styles={named} must name two at least: one is rewritten into another; add their texts")
     heard = {style for style, out in zip(styles, unheard, strict=True) if not out}
@@ -163,3 +201,10 @@ def _check(texts: Sequence[str], styles: Sequence[str], unheard: Sequence[bool])
         raise ValueError(
             f"unheard holds every text of {', '.join(silent)}; leave some for the evidence to be fitted on"
         )
+
+
+def _check_lengths(count: int, first: str, **columns: Sequence[object]) -> None:
+    """Refuses columns that do not go with `first`, which has `count` entries."""
+    for name, column in columns.items():
+        if len(column) != count:
+            raise ValueError(f"{name} of length {len(column)} must be as long as {first}, {count}; give one for each")

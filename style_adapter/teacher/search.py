@@ -77,15 +77,24 @@ class EditSearch:
         words, inserted = words_of(self.neighbours.spans[span])
         return Edits(draft[which], start[which], np.full(len(which), length), words, inserted)
 
+    def score(
+        self,
+        sources: Int[np.ndarray, "texts length"],
+        outputs: Int[np.ndarray, "texts other_length"],
+        similarity: Float[np.ndarray, " texts"],
+        changed: Int[np.ndarray, " texts"],
+    ) -> Float[np.ndarray, " texts"]:
+        """score(y | x, s) of texts that came about elsewhere."""
+        gain = self._commonplace(outputs) - self._commonplace(sources)
+        logit = self.evidence.logit(outputs, self.style)
+        return self.weights.score(logit=logit, cosine=similarity, changed=changed, gain=gain)
+
     def _scored(self, drafts: Drafts, before: Float[np.ndarray, " texts"]) -> Drafts:
-        """The drafts with their scores."""
+        """The drafts with their scores; `before` is what is commonplace in their sources."""
         logit = self.evidence.logit(drafts.ids, self.style)
-        score = self.weights.score(
-            logit=logit,
-            cosine=cosine(drafts.removed, drafts.inserted),
-            changed=drafts.changed,
-            gain=self._commonplace(drafts.ids) - before[drafts.source],
-        )
+        gain = self._commonplace(drafts.ids) - before[drafts.source]
+        similarity = cosine(drafts.removed, drafts.inserted)
+        score = self.weights.score(logit=logit, cosine=similarity, changed=drafts.changed, gain=gain)
         return drafts.with_scores(logit, score)
 
     def _commonplace(self, ids: Int[np.ndarray, "texts length"]) -> Float[np.ndarray, " texts"]:
