@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from .game import StyleGame
     from .loras import from_loras
     from .metrics import StyleJudge
-    from .pipeline import classify, load, tag, transfer, write
+    from .pipeline import classify, load, tag, transfer, transfer_best, write
     from .plots import plot_gates
+    from .teacher import EditTeacher, teacher_pairs
     from .trainer import GameMonitor, StyleTrainer
     from .training import write_report
 
@@ -37,6 +38,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "OFF",
+    "EditTeacher",
     "Evaluation",
     "GameMonitor",
     "Style",
@@ -60,13 +62,16 @@ __all__ = [
     "styled",
     "styles_of",
     "tag",
+    "teacher_pairs",
     "transfer",
+    "transfer_best",
     "write",
     "write_card",
     "write_report",
 ]
 
 _AT_FIRST_USE = {
+    "EditTeacher": "teacher",
     "Evaluation": "evaluation",
     "GameMonitor": "trainer",
     "StyleCollator": "data",
@@ -82,7 +87,9 @@ _AT_FIRST_USE = {
     "load": "pipeline",
     "plot_gates": "plots",
     "tag": "pipeline",
+    "teacher_pairs": "teacher",
     "transfer": "pipeline",
+    "transfer_best": "pipeline",
     "write": "pipeline",
     "write_report": "training",
 }

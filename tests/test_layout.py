@@ -19,7 +19,7 @@ FLOORS = {
     **dict.fromkeys(
         ["adversary", "config", "corruption", "data", "estimators", "losses", "metrics", "piles", "replay", "style"], 1
     ),
-    **dict.fromkeys(["arguments", "layers", "presets", "sampling"], 2),
+    **dict.fromkeys(["arguments", "layers", "presets", "sampling", "teacher"], 2),
     **dict.fromkeys(["model", "recipe"], 3),
     **dict.fromkeys(["card", "export", "fluency", "game", "loras", "pipeline", "plots"], 4),
     **dict.fromkeys(["evaluation", "hub", "tasks"], 5),

@@ -1,6 +1,7 @@
 """Texts in, or nothing; texts of a style or classes out; and the way from a saved folder back to a model."""
 
 from .batches import evaluating, pad_id, prompt_of, rows_of
+from .choosing import transfer_best
 from .classifying import classify, tag
 from .loading import ensure_padding, load, load_backbone
 from .rewriting import transfer
@@ -17,5 +18,6 @@ __all__ = [
     "rows_of",
     "tag",
     "transfer",
+    "transfer_best",
     "write",
 ]

@@ -13,7 +13,10 @@ from ..data import pad_and_mask
 from ..model import styles_of
 from ..style import Style
 
-ROOM = 8  # tokens a rewrite may be longer than one and a half times its source
+
+def room(tokens: int) -> int:
+    """How many tokens a rewrite may have whose prompt has so many: half as many again, and some."""
+    return tokens * 3 // 2 + 8
 
 
 def prompt_of(model: PeftModel) -> str:
@@ -67,7 +70,7 @@ def continued(
     """
     encoder_decoder = model.config.is_encoder_decoder
     ids, mask = pad_and_mask(prompts, pad_id(tokenizer), left=not encoder_decoder)  # as the collator pads
-    bound = options.pop("max_new_tokens", None) or ids.shape[1] * 3 // 2 + ROOM
+    bound = options.pop("max_new_tokens", None) or room(ids.shape[1])
     generated = model.generate(
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
