@@ -30,6 +30,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "save_total_limit": 2,
     }
 }
+# On top of it for piles of text, of which a teacher makes pairs: their likelihood leads, the adversary adds boldness.
+TAUGHT: dict[str, Any] = {
+    "teacher": "edits",
+    "novel_token_weight": 4.0,  # a copied word is easily learnt, one that is put in is not
+    "w_adv": 1.0,
+    "w_feat": 0.0,
+    "w_cls": 0.0,
+    "adversary_start": 40,
+    "discriminator_kind": "fake_class",
+    "discriminator_blocks": 10,
+}
 _EVALUATED = {"eval_strategy": "steps", "eval_steps": 0.25, "per_device_eval_batch_size": 32}
 
 
@@ -42,6 +53,8 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("unpaired") is not None:
         given = {**given, **_of_piles(given)}
     start = PRESETS.get(str(given.get("task")), {})
+    if given.get("unpaired") is not None and given.get("teacher") != "none":
+        start = {**start, **TAUGHT}
     if start and (given.get("eval_file") or given.get("unpaired")):
         start = {**start, **_EVALUATED}
     return {**start, **given}

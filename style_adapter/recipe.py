@@ -18,6 +18,7 @@ from .arguments import StyleTrainingArguments
 from .config import StyleAdapterConfig
 from .presets import complete
 
+TEACHERS = ("edits", "none")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
@@ -58,6 +59,14 @@ class DataArguments:
     max_train_rows: int | None = field(
         default=None, metadata={"help": "Most rows to train on, drawn by seed; all if left out."}
     )
+    teacher: str = field(
+        default="none",
+        metadata={
+            "help": "What makes pairs of texts without counterparts before training: edits, a search for rewrites by "
+            "what the texts of the other style have in the same place, for styles that differ by their words; or "
+            "none, the unpaired game."
+        },
+    )
     eval_file: str | None = field(default=None, metadata={"help": "Evaluation rows, in the same form."})
     train_split: str = field(default="train", metadata={"help": "Split to train on, of a hub data set."})
     eval_split: str = field(default="validation", metadata={"help": "Split to evaluate on, of a hub data set."})
@@ -71,6 +80,8 @@ class DataArguments:
             )
         if self.train_file is not None and self.unpaired is not None:
             raise ValueError(f"train_file={self.train_file!r} must be left out where unpaired names files; choose one")
+        if self.teacher not in TEACHERS:
+            raise ValueError(f"teacher={self.teacher!r} must be one of {', '.join(TEACHERS)}; 'edits' makes pairs")
         if self.max_train_rows is not None and self.max_train_rows < 1:
             raise ValueError(f"max_train_rows={self.max_train_rows} must be >= 1; leave it out to train on all rows")
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,22 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from .card import write_card
 from .data import chat_prompt, check_rows
+from .metrics import StyleJudge
 from .piles import as_rows, hold_out, named_files, read_piles
 from .pipeline import ensure_padding, load_backbone
 from .plots import plot_losses, plot_styles
 from .recipe import Recipe
+from .style import StyleBank
+from .teacher import teacher_pairs
 from .trainer import StyleTrainer
 
+JUDGED = 20_000  # texts that a judge is taught on, of two piles of any size
 # The heads of tasks that write no text; those that do keep the language model's own.
 HEADS = {"classification": "SEQ_CLS", "token_classification": "TOKEN_CLS", "masked_lm": "MASKED_LM"}
 
-Teacher = Callable[[datasets.Dataset], datasets.Dataset]
-"""Rows as they were given -> rows to train on, such as pairs of what stands in the piles and what it makes of them."""
 
-
-def run(recipe: Recipe, *, teacher: Teacher | None = None) -> str:
+def run(recipe: Recipe) -> str:
     """Trains what `recipe` says; adapter, discriminator, tokenizer, card and plots stand in its `output_dir`.
-
-    Args:
-        recipe: The options.
-        teacher: Makes the rows to train on of all that were read; they are trained on as they are if left out.
 
     Returns:
         The folder.
@@ -38,10 +35,14 @@ def run(recipe: Recipe, *, teacher: Teacher | None = None) -> str:
     args = recipe.training
     set_seed(args.seed)  # before the adapter's random start
     rows, held_out = read_rows(recipe)
-    rows = _some_rows(rows if teacher is None else teacher(rows), recipe)
+    check_rows(rows, args.task, name=recipe.data.train_file or "unpaired")
+    judge = None
+    if recipe.data.teacher == "edits":
+        judge, rows = _judge(rows, recipe), _taught(rows, recipe)
+    rows = _some_rows(rows, recipe)
     model, tokenizer = build(recipe, rows)
     trainer = StyleTrainer(
-        model=model, args=args, train_dataset=rows, eval_dataset=held_out, processing_class=tokenizer
+        model=model, args=args, train_dataset=rows, eval_dataset=held_out, processing_class=tokenizer, judge=judge
     )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
@@ -73,7 +74,6 @@ def write_report(trainer: StyleTrainer, *, recipe: Mapping[str, Any], numbers: s
 def build(recipe: Recipe, rows: Any) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """The backbone with a fresh adapter, and its tokenizer."""
     task = recipe.training.task
-    check_rows(rows, task, name=recipe.data.train_file or "unpaired")
     backbone = load_backbone(
         recipe.model.model_name_or_path,
         task_type=HEADS.get(task),
@@ -105,6 +105,26 @@ def read_rows(recipe: Recipe) -> tuple[datasets.Dataset, datasets.Dataset | None
     counts = ", ".join(f"{len(pile.texts):,} {pile.style}" for pile in held_out)
     _say(recipe, f"Held out to evaluate on: {counts}.")
     return as_rows(piles), as_rows(held_out)
+
+
+def _taught(rows: datasets.Dataset, recipe: Recipe) -> datasets.Dataset:
+    """Pairs of what stands in unpaired rows and what a teacher makes of them; some more than may be trained on."""
+    labels, most = _labels(rows, recipe), recipe.data.max_train_rows
+    styles = dict(zip(labels, rows["style"], strict=True))
+    pairs = teacher_pairs(rows["text"], labels, count=most and 1 + most * 2 // 3, seed=recipe.training.seed)
+    _say(recipe, f"The teacher made {len(pairs):,} pairs.")
+    return datasets.Dataset.from_list([{**pair, "style": styles[pair["style"]]} for pair in pairs])
+
+
+def _judge(rows: datasets.Dataset, recipe: Recipe) -> StyleJudge:
+    """A judge of texts that were written by people: taught on pairs, it would know the teacher's hand."""
+    some = rows.shuffle(seed=recipe.training.seed).select(range(min(JUDGED, len(rows))))
+    return StyleJudge.fit(some["text"], _labels(some, recipe))
+
+
+def _labels(rows: datasets.Dataset, recipe: Recipe) -> list[str]:
+    """The style of each row as a judge knows it."""
+    return StyleBank(tuple(recipe.adapter.styles)).labels(rows["style"])
 
 
 def _some_rows(rows: datasets.Dataset, recipe: Recipe) -> datasets.Dataset:

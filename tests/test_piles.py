@@ -13,8 +13,9 @@ from training_fixtures import byte_tokenizer, llama
 from style_adapter.cli import main
 from style_adapter.data import chat_prompt
 from style_adapter.piles import Pile, as_rows, hold_out, named_files, read_piles
-from style_adapter.presets import PRESETS
+from style_adapter.presets import PRESETS, TAUGHT
 from style_adapter.recipe import Recipe, load_recipe
+from style_adapter.teacher import teacher_pairs
 from style_adapter.training import read_rows, run
 
 WORDS = [f"{a}{b} {b}{c}" for a in "abc" for b in "defg" for c in "hij"]  # 36 texts
@@ -39,8 +40,8 @@ def folder(tmp_path) -> Path:
     """A folder with a backbone and two piles."""
     llama().save_pretrained(tmp_path / "base")
     byte_tokenizer().save_pretrained(tmp_path / "base")
-    write(tmp_path / "loud.txt", [text.upper() + " !" for text in WORDS])
-    write(tmp_path / "calm.txt", [text + " ." for text in WORDS])
+    write(tmp_path / "loud.txt", [f"{text} so {loud} !" for text in WORDS for loud in ("GREAT", "MAD")][::2])
+    write(tmp_path / "calm.txt", [f"{text} so {calm} ." for text in WORDS for calm in ("good", "fine")][::2])
     return tmp_path
 
 
@@ -143,7 +144,9 @@ def test_piles_name_task_and_styles_and_options_win_over_the_preset():
     assert found.data.unpaired == {"formal": "x/formal.txt.gz", "b": "y.txt"}
     assert (found.training.task, found.adapter.styles) == ("unpaired", ["formal", "b"])
     assert found.training.w_adv == 0.25
-    assert found.training.w_cls == PRESETS["unpaired"]["w_cls"] != 0.05
+    assert (found.data.teacher, found.training.w_cls) == ("edits", TAUGHT["w_cls"])
+    game = load_recipe(None, {"unpaired": ["x.txt", "y.txt"], "use_cpu": True, "teacher": "none"})
+    assert game.training.w_cls == PRESETS["unpaired"]["w_cls"] != TAUGHT["w_cls"]
     assert found.model.model_name_or_path == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert str(found.training.eval_strategy.value) == "steps"
     assert found.given["learning_rate"] == PRESETS["unpaired"]["learning_rate"]  # the card has it
@@ -234,18 +237,16 @@ def test_two_files_are_enough_to_train_and_the_next_command_works(folder, capsys
     assert str(folder) not in (folder / "a style's" / "out" / "README.md").read_text("utf-8")
 
 
-def test_a_teacher_makes_the_rows_to_train_on_of_all_that_are_not_held_out(folder):
+def test_a_teacher_makes_pairs_of_all_texts_that_are_not_held_out(folder, monkeypatch):
     read, held_out = read_rows(recipe(folder))
     given = []
 
-    def teacher(rows: datasets.Dataset) -> datasets.Dataset:
-        given.extend(rows["text"])
-        other = {"loud": "calm", "calm": "loud"}
-        return datasets.Dataset.from_list(
-            [{"source": r["text"], "target": r["text"].swapcase(), "style": other[r["style"]]} for r in rows]
-        )
+    def teacher(texts, styles, **options):
+        given.extend(texts)
+        return teacher_pairs(texts, styles, **options, least_logit=0.0)
 
-    run(recipe(folder, max_train_rows=10), teacher=teacher)
+    monkeypatch.setattr("style_adapter.training.teacher_pairs", teacher)
+    run(recipe(folder, max_train_rows=10))
     assert given == read["text"]
     assert len(given) == 70
     assert set(given).isdisjoint(held_out["text"])
