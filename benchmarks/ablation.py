@@ -39,13 +39,14 @@ UNPAIRED: dict[str, dict[str, Any]] = {
     "with soft embeddings": {"estimator": "soft"},
     "with rewards": {"estimator": "reinforce"},
 }
+ALL = {"w_adv": 0.05, "w_feat": 0.1, "w_cls": 0.05}
 PAIRED: dict[str, dict[str, Any]] = {
     "likelihood alone": NO_GAME,
-    "with adversary": {"w_feat": 0.0, "w_cls": 0.0},
-    "with features": {"w_adv": 0.0, "w_cls": 0.0},
-    "with adversary, features, classifier": {},
+    "with adversary": {"w_adv": 0.05},
+    "with features": {"w_adv": 0.0, "w_feat": 0.1},
+    "with adversary, features, classifier": ALL,
     "the same at ten times the weight": {"w_adv": 0.5, "w_feat": 1.0, "w_cls": 0.5},
-    "the same, likeliest token": {"estimator": "straight_through"},
+    "the same, likeliest token": ALL | {"estimator": "straight_through"},
 }
 TEMPERATURES = (0.5, 0.7, 1.0)  # of the likelihood's own samples
 SHOWN = ("joint", "style_accuracy", "bleu", "self_bleu", "copy_rate", "distinct_2")

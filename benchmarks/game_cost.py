@@ -24,6 +24,7 @@ from style_adapter import StyleTrainer
 
 BATCH = 16
 ALL: dict[str, Any] = {"adversary_start": 0, "adversary_fraction": 1.0, "per_device_train_batch_size": BATCH}
+ALL |= {"w_adv": 0.05, "w_feat": 0.1, "w_cls": 0.05}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "paired, likelihood alone": ("paired", ALL | {"adversary_fraction": 0.0}),
     "paired, adversary, features, classifier": ("paired", ALL),

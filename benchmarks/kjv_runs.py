@@ -20,7 +20,7 @@ from kjv_data import load_verse_pairs, transfer_dataset
 STYLES = ("modern", "kjv")
 DEV_VERSES = 100
 UNPAIRED: dict[str, Any] = {  # as the preset has it
-    "marker_threshold": 5.0, "w_adv": 0.5, "w_cls": 0.5, "discriminator_blocks": 8,
+    "marker_threshold": 5.0, "w_adv": 0.5, "w_feat": 0.1, "w_cls": 0.5, "discriminator_blocks": 8,
     "discriminator_learning_rate": 1e-3,
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, Traine
 
 from style_adapter.data.tokens import closed_ids, pad_and_mask, prompt_ids
 from style_adapter.model import head_reads
-from style_adapter.pipeline.batches import ROOM
+from style_adapter.pipeline.batches import room
 
 NAMED_PROMPT = PROMPT.replace("Rewrite:", "Rewrite as {style}:")
 """The prompt of a model that serves several styles and has nothing but the prompt to tell them apart."""
@@ -114,7 +114,7 @@ def rewritten(model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[
             found = model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
-                max_new_tokens=ids.shape[1] * 3 // 2 + ROOM,
+                max_new_tokens=room(ids.shape[1]),
                 do_sample=False,
                 pad_token_id=tokenizer.pad_token_id,
                 eos_token_id=tokenizer.eos_token_id,

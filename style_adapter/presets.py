@@ -21,6 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup_steps": 20.0,
         "marker_threshold": 5.0,  # texts are rebuilt without the n-grams that tell their style
         "w_adv": 0.5,
+        "w_feat": 0.1,
         "w_cls": 0.5,
         "adversary_start": 100,  # steps of rebuilding alone
         "discriminator_blocks": 8,

@@ -36,7 +36,7 @@ def test_an_option_out_of_its_bounds_is_named_with_the_remedy(tmp_path, options,
         ({"task": "masked_lm"}, False),
         ({"task": "generation"}, True),
         ({"w_adv": 0.0, "w_feat": 0.0, "w_cls": 0.0}, False),
-        ({"w_adv": 0.0, "w_feat": 0.0}, True),
+        ({"w_adv": 0.0, "w_cls": 0.05}, True),
     ],
 )
 def test_there_is_a_game_where_rows_are_judged_and_some_term_wants_them(tmp_path, options, plays):

@@ -158,7 +158,7 @@ def toy_rows(sources: list[str] | None = None) -> datasets.Dataset:
 
 
 def arguments(folder: Path, **options: Any) -> StyleTrainingArguments:
-    """A short run on the CPU that writes nothing and plays from its first step, where `options` say no other."""
+    """A short run on the CPU that writes nothing and plays with every term from its first step; `options` on top."""
     defaults: dict[str, Any] = {
         "output_dir": str(folder),
         "use_cpu": True,
@@ -176,6 +176,8 @@ def arguments(folder: Path, **options: Any) -> StyleTrainingArguments:
         "discriminator_width": 16,
         "adversary_start": 0,
         "adversary_fraction": 1.0,
+        "w_feat": 0.1,
+        "w_cls": 0.05,
     }
     return StyleTrainingArguments(**defaults | options)
 
