@@ -16,9 +16,8 @@ from runs import PROMPT, TRAINING, Run, StopAfter, Trained, load_smollm2
 from torch import Tensor, nn
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-from style_adapter.data.tokens import closed_ids, pad_and_mask, prompt_ids
+from style_adapter.data.tokens import closed_ids, pad_and_mask, prompt_ids, room
 from style_adapter.model import head_reads
-from style_adapter.pipeline.batches import room
 
 NAMED_PROMPT = PROMPT.replace("Rewrite:", "Rewrite as {style}:")
 """The prompt of a model that serves several styles and has nothing but the prompt to tell them apart."""

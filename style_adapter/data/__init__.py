@@ -14,7 +14,17 @@ from .masked import MaskedCollator, tokenize_masked
 from .rows import COLUMNS, WRITTEN, check_rows, kind_of_rows
 from .styled import StyleCollator
 from .token_classification import align_words, tokenize_token_classification, words_of
-from .tokens import StyleEncoding, chat_prompt, fill_prompt, pad, pad_and_mask, plain_ids, prompt_ids, with_targets
+from .tokens import (
+    StyleEncoding,
+    chat_prompt,
+    fill_prompt,
+    pad,
+    pad_and_mask,
+    plain_ids,
+    prompt_ids,
+    room,
+    with_targets,
+)
 from .transfer import TransferCollator, tokenize_transfer
 from .unpaired import EitherCollator, StylePool, UnpairedCollator, tokenize_unpaired
 
@@ -42,6 +52,7 @@ __all__ = [
     "pad_and_mask",
     "plain_ids",
     "prompt_ids",
+    "room",
     "prompts_of",
     "tokenize_classification",
     "tokenize_masked",

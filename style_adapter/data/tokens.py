@@ -73,6 +73,11 @@ def pad_and_mask(
     return pad(rows, value, left=left), pad([[1] * len(row) for row in rows], 0, left=left)
 
 
+def room(tokens: int) -> int:
+    """How many tokens a rewrite may have whose prompt has so many: half as many again, and some."""
+    return tokens * 3 // 2 + 8
+
+
 def closed_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of texts as they are learnt: each closed by the end-of-text token.
 

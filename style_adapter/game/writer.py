@@ -7,12 +7,10 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from ..data import pad_and_mask
+from ..data import pad_and_mask, room
 from ..model import head_reads, styled
 from ..sampling import SeededSampling
 from ..style import StyleCode
-
-ROOM = 8  # tokens a text may be longer than one and a half times its prompt
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Writer:
 
     def bound(self, prompt: Sequence[int]) -> int:
         """Most tokens of the text for one prompt."""
-        return self.room or len(prompt) * 3 // 2 + ROOM
+        return self.room or room(len(prompt))
 
     def __call__(
         self,

@@ -9,14 +9,9 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from ..config import StyleAdapterConfig
-from ..data import pad_and_mask
+from ..data import pad_and_mask, room
 from ..model import styles_of
 from ..style import Style
-
-
-def room(tokens: int) -> int:
-    """How many tokens a rewrite may have whose prompt has so many: half as many again, and some."""
-    return tokens * 3 // 2 + 8
 
 
 def prompt_of(model: PeftModel) -> str:

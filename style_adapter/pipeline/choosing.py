@@ -8,9 +8,9 @@ from jaxtyping import Float
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from ..data import prompt_ids
+from ..data import prompt_ids, room
 from ..model import styles_of
-from .batches import prompt_of, room, rows_of
+from .batches import prompt_of, rows_of
 from .rewriting import transfer
 from .writing import write
 
