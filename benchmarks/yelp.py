@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from cells import RESULTS, keep, table
 from peft import PeftModel, get_peft_model
-
 from runs import TRAINING, load_smollm2
+
 from style_adapter import (
     EditTeacher,
     StyleAdapterConfig,
