@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from style_adapter.teacher import EditTeacher, RewriteWeights, teacher_pairs
+from style_adapter.teacher.arrays import padded
 from style_adapter.teacher.comparing import word_edits
 from style_adapter.teacher.drafts import Drafts, Edits
-from style_adapter.teacher.evidence import StyleEvidence, padded
+from style_adapter.teacher.evidence import StyleEvidence
 from style_adapter.teacher.lexicon import EDGE, RARE, Lexicon, Words
 from style_adapter.teacher.neighbours import Neighbours, key_of, words_of
 from style_adapter.teacher.ngrams import NGrams
@@ -228,6 +229,21 @@ def test_a_rewrite_does_not_depend_on_the_texts_beside_it(teacher):
 
 def test_a_text_that_nothing_suggests_an_edit_for_has_no_rewrite(teacher):
     assert teacher.rewrite(["xyzzy"], ["pro"]) == [None]
+
+
+def test_piles_in_which_nothing_comes_twice_suggest_no_edit():
+    assert EditTeacher.fit(["a b", "c d"], ["x", "y"]).rewrite(["a b"], ["y"]) == [None]
+
+
+def test_a_teacher_whose_evidence_hears_other_texts_is_the_one_fitted_so(teacher):
+    unheard = [i % 3 == 0 for i in range(len(TEXTS))]
+    heard = [i for i, out in enumerate(unheard) if not out]
+    again = teacher.hearing([TEXTS[i] for i in heard], [STYLES[i] for i in heard])
+    fitted = EditTeacher.fit(TEXTS, STYLES, unheard=unheard)
+    assert np.array_equal(again.evidence.weights, fitted.evidence.weights)
+    assert again.rewrite(BAD, ["pro"] * len(BAD)) == fitted.rewrite(BAD, ["pro"] * len(BAD))
+    with pytest.raises(ValueError, match="unheard holds every text of con"):
+        teacher.hearing(GOOD, ["pro"] * len(GOOD))
 
 
 def test_dearer_changes_are_fewer():

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
+from .arrays import padded
+
 
 def word_edits(sources: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]]) -> Int[np.ndarray, " pairs"]:
     """Levenshtein distance in words: the least number of words put in, taken out or replaced.
@@ -17,7 +19,10 @@ def word_edits(sources: Sequence[Sequence[str]], outputs: Sequence[Sequence[str]
     [2, 1]
     """
     numbers: dict[str, int] = {}
-    x, y = (_numbered(texts, numbers) for texts in (sources, outputs))
+    x, y = (
+        padded([[numbers.setdefault(word, len(numbers)) for word in text] for text in texts], fill=-1)
+        for texts in (sources, outputs)
+    )
     rows = np.arange(len(x))
     table = np.tile(np.arange(x.shape[1] + 1), (len(x), 1))  # distance of each beginning of x to nothing of y
     columns = [table]
@@ -40,11 +45,3 @@ def taken_and_put(source: Sequence[int], output: Sequence[int]) -> tuple[list[in
     """
     before, after = Counter(source), Counter(output)
     return sorted((before - after).elements()), sorted((after - before).elements())
-
-
-def _numbered(texts: Sequence[Sequence[str]], numbers: dict[str, int]) -> Int[np.ndarray, "texts length"]:
-    """Each word as a number of `numbers`, which grow; -1 behind the text."""
-    ids = np.full((len(texts), max(map(len, texts), default=0)), -1, dtype=np.int64)
-    for row, text in zip(ids, texts, strict=True):
-        row[: len(text)] = [numbers.setdefault(word, len(numbers)) for word in text]
-    return ids

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float, Int
 
+from .arrays import rank_within
 from .lexicon import EDGE
 from .neighbours import LONGEST
 
@@ -52,6 +53,11 @@ class Edits(_Table):
     def changed(self) -> Int[np.ndarray, " edits"]:
         """Words changed: a replacement of one word by one is one change."""
         return np.maximum(self.removed, self.inserted)
+
+    def taken_of(self, values: Float[np.ndarray, "drafts length ..."]) -> Float[np.ndarray, "edits ..."]:
+        """The sum of `values`, one a word of each draft, over the words that each edit takes out."""
+        before = np.cumsum(np.pad(values, ((0, 0), (1, 0), *[(0, 0)] * (values.ndim - 2))), axis=1)
+        return before[self.draft, self.start + self.removed] - before[self.draft, self.start]
 
 
 @dataclass(frozen=True)
@@ -113,37 +119,27 @@ class Drafts(_Table):
         ids = np.where(fresh, new, np.take_along_axis(wide.ids, old, axis=1))
         origin = np.where(fresh, INSERTED, np.take_along_axis(wide.origin, old, axis=1))
         width = max(1, int((ids != EDGE).sum(1).max(initial=0)))
-        sums = np.pad(np.cumsum(_known(vectors, self.ids), axis=1), ((0, 0), (1, 0), (0, 0)))
-        taken = sums[edits.draft, edits.start + edits.removed] - sums[edits.draft, edits.start]
         return replace(
             wide,
             ids=ids[:, :width],
             origin=origin[:, :width],
-            removed=wide.removed + taken,
+            removed=wide.removed + edits.taken_of(_known(vectors, self.ids)),
             inserted=wide.inserted + _known(vectors, edits.words).sum(1),
             changed=wide.changed + edits.changed,
         )
-
-    def with_scores(self, logit: Float[np.ndarray, " drafts"], score: Float[np.ndarray, " drafts"]) -> "Drafts":
-        """The same drafts, scored."""
-        return replace(self, logit=logit, score=score)
 
     def best(self, count: int) -> "Drafts":
         """The best `count` different drafts of each source, best first."""
         ranked = self[np.lexsort((-self.score, self.source))]
         _, first = np.unique(np.column_stack([ranked.source, ranked.ids]), axis=0, return_index=True)
         ranked = ranked[np.sort(first)]
-        rank = np.arange(len(ranked)) - np.searchsorted(ranked.source, ranked.source)
-        return ranked[rank < count]
+        return ranked[rank_within(ranked.source) < count]
 
     def _padded(self, width: int) -> "Drafts":
         """The same drafts, `width` words long."""
         more = ((0, 0), (0, width - self.ids.shape[1]))
-        ids, origin = (
-            np.pad(self.ids, more, constant_values=EDGE),
-            np.pad(self.origin, more, constant_values=INSERTED),
-        )
-        return replace(self, ids=ids, origin=origin)
+        ids = np.pad(self.ids, more, constant_values=EDGE)
+        return replace(self, ids=ids, origin=np.pad(self.origin, more, constant_values=INSERTED))
 
 
 def _known(vectors: Float[np.ndarray, "words dim"], ids: Int[np.ndarray, "*rows"]) -> Float[np.ndarray, "*rows dim"]:

@@ -1,14 +1,15 @@
 """Pairs where there were none: each text with a rewrite of it in another style, from the texts of both alone."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
 
+from .arrays import padded
 from .comparing import taken_and_put, word_edits
 from .drafts import INSERTED
-from .evidence import StyleEvidence, padded
+from .evidence import StyleEvidence
 from .lexicon import EDGE, Lexicon, Words
 from .neighbours import Neighbours
 from .ngrams import NGrams
@@ -104,6 +105,17 @@ class EditTeacher:
             weights or RewriteWeights(),
         )
 
+    def hearing(self, texts: Sequence[str], styles: Sequence[str], *, seed: int = 0) -> "EditTeacher":
+        """The same teacher, its evidence fitted on these texts instead.
+
+        Raises:
+            ValueError: Columns of unequal length, or no text of a style that the teacher knows.
+        """
+        _check_lengths(len(texts), "texts", styles=styles)
+        _check_heard(self.languages, styles)
+        ids = [self.lexicon.encode(Words.of(text).words) for text in texts]
+        return replace(self, evidence=StyleEvidence.fit(ids, styles, seed=seed))
+
     def rewrite(self, texts: Sequence[str], styles: Sequence[str]) -> list[Rewrite | None]:
         """The best rewrite of each text in its style; None where the texts of the style suggest no edit.
 
@@ -112,14 +124,9 @@ class EditTeacher:
         """
         _check_lengths(len(texts), "texts", styles=styles)
         found: list[Rewrite | None] = [None] * len(texts)
-        for style in dict.fromkeys(styles):
-            rows = [i for i, wanted in enumerate(styles) if wanted == style]
-            rows.sort(key=lambda i: len(texts[i]))  # texts of like length waste no place in the arrays
-            search = self._search(style)
-            for start in range(0, len(rows), _AT_ONCE):
-                part = rows[start : start + _AT_ONCE]
-                for i, rewrite in zip(part, self._rewritten([texts[i] for i in part], search), strict=True):
-                    found[i] = rewrite
+        for search, rows in self._parts(texts, styles, self.weights, _AT_ONCE):
+            for i, rewrite in zip(rows, self._rewritten([texts[i] for i in rows], search), strict=True):
+                found[i] = rewrite
         return found
 
     def score(
@@ -143,12 +150,8 @@ class EditTeacher:
         """
         _check_lengths(len(sources), "sources", outputs=outputs, styles=styles)
         scores = np.zeros(len(sources))
-        for style in dict.fromkeys(styles):
-            search = self._search(style, weights)
-            rows = [i for i, wanted in enumerate(styles) if wanted == style]
-            for start in range(0, len(rows), _SCORED_AT_ONCE):
-                part = rows[start : start + _SCORED_AT_ONCE]
-                scores[part] = self._scored([sources[i] for i in part], [outputs[i] for i in part], search)
+        for search, rows in self._parts(sources, styles, weights or self.weights, _SCORED_AT_ONCE):
+            scores[rows] = self._scored([sources[i] for i in rows], [outputs[i] for i in rows], search)
         return scores
 
     def _scored(
@@ -161,13 +164,20 @@ class EditTeacher:
         taken, put = (np.stack([self.vectors[pair[side]].sum(0) for pair in moved]) for side in (0, 1))
         return search.score(padded(old), padded(new), cosine(taken, put), word_edits(x, y))
 
-    def _search(self, style: str, weights: RewriteWeights | None = None) -> EditSearch:
-        """The search for rewrites in `style`."""
-        if style not in self.languages:
-            raise ValueError(f"style={style!r} must be one of {', '.join(self.languages)}; fit the teacher on it too")
-        return EditSearch(
-            style, self.evidence, self.languages[style], self.neighbours[style], self.vectors, weights or self.weights
-        )
+    def _parts(
+        self, texts: Sequence[str], styles: Sequence[str], weights: RewriteWeights, size: int
+    ) -> Iterator[tuple[EditSearch, list[int]]]:
+        """(search, rows) of at most `size` texts of one style; those of like length waste no place in the arrays."""
+        for style in dict.fromkeys(styles):
+            if style not in self.languages:
+                known = ", ".join(self.languages)
+                raise ValueError(f"style={style!r} must be one of {known}; fit the teacher on it too")
+            search = EditSearch(
+                style, self.evidence, self.languages[style], self.neighbours[style], self.vectors, weights
+            )
+            rows = [i for i, wanted in enumerate(styles) if wanted == style]
+            rows.sort(key=lambda i: len(texts[i]))
+            yield from ((search, rows[start : start + size]) for start in range(0, len(rows), size))
 
     def _rewritten(self, texts: Sequence[str], search: EditSearch) -> list[Rewrite | None]:
         """The best rewrite of each of a few texts."""
@@ -196,8 +206,12 @@ def _check(texts: Sequence[str], styles: Sequence[str], unheard: Sequence[bool])
     _check_lengths(len(texts), "texts", styles=styles, unheard=unheard)
     if len(named := sorted(set(styles))) < 2:
         raise ValueError(f"styles={named} must name two at least: one is rewritten into another; add their texts")
-    heard = {style for style, out in zip(styles, unheard, strict=True) if not out}
-    if silent := sorted(set(styles) - heard):
+    _check_heard(styles, [style for style, out in zip(styles, unheard, strict=True) if not out])
+
+
+def _check_heard(styles: Iterable[str], heard: Iterable[str]) -> None:
+    """Refuses to fit evidence of a style without a text of it."""
+    if silent := sorted(set(styles) - set(heard)):
         raise ValueError(
             f"unheard holds every text of {', '.join(silent)}; leave some for the evidence to be fitted on"
         )

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..metrics.inputs import extra
+from .arrays import padded
 from .lexicon import EDGE
 
 _SIZE = 2**21
@@ -73,14 +74,6 @@ class StyleEvidence:
         weights = self.weights[_hash(np.arange(words), np.zeros(words, dtype=np.int64), 0)]
         column = self.styles.index(style)
         return weights[:, column] - np.delete(weights, column, axis=1).mean(1)
-
-
-def padded(texts: Sequence[Sequence[int]]) -> Int[np.ndarray, "texts length"]:
-    """Texts of unequal length in one array, edges behind them."""
-    ids = np.full((len(texts), max(map(len, texts), default=0)), EDGE, dtype=np.int64)
-    for row, text in zip(ids, texts, strict=True):
-        row[: len(text)] = text
-    return ids
 
 
 def features(ids: Int[np.ndarray, "texts length"]) -> Int[np.ndarray, "texts features"]:

@@ -8,7 +8,8 @@ from functools import cached_property
 from ..corruption import join_words, split_words
 
 EDGE, RARE = 0, 1  # the border of a text, and the padding behind it; any word that the lexicon does not hold
-MOST_WORDS = 2**16  # so that four words, or two neighbours and their count, fit into 64 bits
+BITS = 16  # of a word's number, so that four words, or three and their count, make a code of 64
+MOST_WORDS = 2**BITS
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from .lexicon import EDGE, RARE
+from .arrays import found_in, rank_within
+from .lexicon import BITS, EDGE, RARE
 
-LONGEST = 3  # words of a span: with its length they make a code of 64 bits
+LONGEST = 3  # words of a span: with its length they make one code
 
 
 @dataclass(frozen=True)
@@ -35,37 +36,37 @@ class Neighbours:
         keys, spans, counts = _counted(keys, spans)
         order = np.lexsort((spans, -counts, keys))
         keys, spans, counts = keys[order], spans[order], counts[order]
-        first = np.searchsorted(keys, keys)
-        kept = (counts >= least) & (np.arange(len(keys)) - first < most)
+        kept = (counts >= least) & (rank_within(keys) < most)
         unique, starts = np.unique(keys[kept], return_index=True)
         return cls(unique, np.append(starts, kept.sum()), spans[kept])
 
     def ranges(self, keys: UInt64[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
         """(start, end) in `spans` of what stands between each two neighbours; equal where there is nothing."""
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        found = self.keys[places] == keys
+        if len(self.keys) == 0:
+            return np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=np.int64)
+        places, found = found_in(self.keys, keys)
         return self.starts[places] * found, self.starts[places + 1] * found
 
 
 def key_of(before: np.ndarray, behind: np.ndarray) -> UInt64[np.ndarray, "..."]:
     """The code of two neighbours."""
-    return (before.astype(np.uint64) << np.uint64(16)) | behind.astype(np.uint64)
+    return (before.astype(np.uint64) << np.uint64(BITS)) | behind.astype(np.uint64)
 
 
 def words_of(spans: UInt64[np.ndarray, " spans"]) -> tuple[Int[np.ndarray, "spans 3"], Int[np.ndarray, " spans"]]:
     """(words, lengths) of coded spans; behind its words a span has edges."""
-    shifts = np.uint64(16) * np.arange(LONGEST, dtype=np.uint64)
-    words = (spans[:, None] >> shifts) & np.uint64(2**16 - 1)
-    return words.astype(np.int64), (spans >> np.uint64(16 * LONGEST)).astype(np.int64)
+    shifts = np.uint64(BITS) * np.arange(LONGEST, dtype=np.uint64)
+    words = (spans[:, None] >> shifts) & np.uint64(2**BITS - 1)
+    return words.astype(np.int64), (spans >> np.uint64(BITS * LONGEST)).astype(np.int64)
 
 
 def _between(stream: UInt64[np.ndarray, " length"], length: int) -> tuple[np.ndarray, np.ndarray]:
     """(keys, codes) of all spans of `length` words that lie within one text and hold no rare word."""
     last = len(stream) - length - 1
-    code, inside = np.full(last, length << (16 * LONGEST), dtype=np.uint64), np.ones(last, dtype=bool)
+    code, inside = np.full(last, length << (BITS * LONGEST), dtype=np.uint64), np.ones(last, dtype=bool)
     for i in range(length):
         word = stream[i + 1 : i + 1 + last]
-        code |= word << np.uint64(16 * i)
+        code |= word << np.uint64(BITS * i)
         inside &= (word != EDGE) & (word != RARE)
     return key_of(stream[:last], stream[length + 1 :])[inside], code[inside]
 

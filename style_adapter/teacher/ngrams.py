@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt64
 
-from .lexicon import EDGE
+from .arrays import found_in
+from .lexicon import BITS, EDGE
 
-ORDER = 4  # four numbers of 16 bits make one code of 64
-_BITS = np.uint64(16)
+ORDER = 4  # as many numbers of words make one code
+_BITS = np.uint64(BITS)
 Codes = UInt64[np.ndarray, "..."]
 
 
@@ -39,8 +40,8 @@ class Order:
 
     def interpolate(self, codes: Codes, lower: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """p_n of each coded n-gram, `lower` = p_{n-1}; an unknown history says nothing."""
-        gram, known = _find(self.grams, codes)
-        history, seen = _find(self.histories, codes >> _BITS)
+        gram, known = found_in(self.grams, codes)
+        history, seen = found_in(self.histories, codes >> _BITS)
         return np.where(known, self.shares[gram], 0.0) + np.where(seen, self.rests[history], 1.0) * lower
 
 
@@ -97,16 +98,10 @@ def _codes(stream: UInt64[np.ndarray, "*rows length"]) -> UInt64[np.ndarray, "*r
     """The code of the four words that end at each place; before the start there are edges."""
     codes = stream.copy()
     for back in range(1, ORDER):
-        codes[..., back:] |= stream[..., :-back] << np.uint64(16 * back)
+        codes[..., back:] |= stream[..., :-back] << np.uint64(BITS * back)
     return codes
 
 
 def _mask(words: int) -> np.uint64:
     """The bits of the last `words` words."""
-    return np.uint64(2 ** (16 * words) - 1)
-
-
-def _find(keys: UInt64[np.ndarray, " keys"], wanted: Codes) -> tuple[np.ndarray, np.ndarray]:
-    """(place, found) of each wanted key in sorted `keys`."""
-    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return places, keys[places] == wanted
+    return np.uint64(2 ** (BITS * words) - 1)

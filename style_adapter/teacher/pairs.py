@@ -10,7 +10,7 @@ LEAST_LOGIT = 1.0
 
 
 class Pair(TypedDict):
-    """A row of paired training data, and how it came about."""
+    """A row of paired training data."""
 
     source: str
     target: str
@@ -46,17 +46,21 @@ def teacher_pairs(
     """
     chosen = random.Random(seed)
     order = chosen.sample(range(len(texts)), len(texts))
-    wanted = len(order) if count is None else min(count, len(order))
-    pairs: list[Pair] = []
-    for half in (set(order[::2]), set(order[1::2])):
-        rows = [i for i in order if i in half][: max(0, wanted)]
-        wanted -= len(rows)
-        if rows:
-            teacher = EditTeacher.fit(texts, styles, unheard=[i in half for i in range(len(texts))], seed=seed)
-            pairs += _pairs(teacher, [texts[i] for i in rows], [styles[i] for i in rows], least_logit, both_ways)
+    halves, wanted = (order[::2], order[1::2]), len(order) if count is None else min(count, len(order))
+    unheard = set(halves[0])
+    teacher = EditTeacher.fit(texts, styles, unheard=[i in unheard for i in range(len(texts))], seed=seed)
+    pairs = _pairs(teacher, *_columns(halves[0][:wanted], texts, styles), least_logit, both_ways)
+    if rest := halves[1][: max(0, wanted - len(halves[0]))]:
+        teacher = teacher.hearing(*_columns(sorted(unheard), texts, styles), seed=seed)
+        pairs += _pairs(teacher, *_columns(rest, texts, styles), least_logit, both_ways)
     if not pairs:
         raise ValueError(f"least_logit={least_logit} leaves none of {len(texts)} texts a rewrite; lower it")
     return pairs
+
+
+def _columns(rows: Sequence[int], texts: Sequence[str], styles: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(texts, styles) of some rows."""
+    return [texts[i] for i in rows], [styles[i] for i in rows]
 
 
 def _pairs(

@@ -1,11 +1,12 @@
 """Rewriting without a network: a beam search over edits that the other pile of texts suggests."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from .arrays import rank_within
 from .drafts import Drafts, Edits
 from .evidence import StyleEvidence
 from .lexicon import EDGE
@@ -61,12 +62,11 @@ class EditSearch:
     def _promising(self, drafts: Drafts) -> Edits:
         """For each draft the edits that look best by their words alone."""
         edits = Edits.joined([self._suggested(drafts, length) for length in range(LONGEST + 1)])
-        gain = self._worth[edits.words].sum(1) - self._worth_between(drafts, edits)
+        gain = self._worth[edits.words].sum(1) - edits.taken_of(self._worth[drafts.ids])
         edits, gain = edits[gain > self.least], gain[gain > self.least]
         look = self.weights.style * np.minimum(gain, self.weights.cap) - self.weights.keep * edits.changed
         order = np.lexsort((-look, edits.draft))
-        rank = np.arange(len(order)) - np.searchsorted(edits.draft[order], edits.draft[order])
-        return edits[order[rank < self.tried]]
+        return edits[order[rank_within(edits.draft[order]) < self.tried]]
 
     def _suggested(self, drafts: Drafts, length: int) -> Edits:
         """Every replacement of `length` words that the pile knows between their neighbours."""
@@ -85,17 +85,25 @@ class EditSearch:
         changed: Int[np.ndarray, " texts"],
     ) -> Float[np.ndarray, " texts"]:
         """score(y | x, s) of texts that came about elsewhere."""
-        gain = self._commonplace(outputs) - self._commonplace(sources)
-        logit = self.evidence.logit(outputs, self.style)
-        return self.weights.score(logit=logit, cosine=similarity, changed=changed, gain=gain)
+        return self._judged(outputs, self._commonplace(sources), similarity, changed)[1]
 
     def _scored(self, drafts: Drafts, before: Float[np.ndarray, " texts"]) -> Drafts:
         """The drafts with their scores; `before` is what is commonplace in their sources."""
-        logit = self.evidence.logit(drafts.ids, self.style)
-        gain = self._commonplace(drafts.ids) - before[drafts.source]
         similarity = cosine(drafts.removed, drafts.inserted)
-        score = self.weights.score(logit=logit, cosine=similarity, changed=drafts.changed, gain=gain)
-        return drafts.with_scores(logit, score)
+        logit, score = self._judged(drafts.ids, before[drafts.source], similarity, drafts.changed)
+        return replace(drafts, logit=logit, score=score)
+
+    def _judged(
+        self,
+        outputs: Int[np.ndarray, "texts length"],
+        before: Float[np.ndarray, " texts"],
+        similarity: Float[np.ndarray, " texts"],
+        changed: Int[np.ndarray, " texts"],
+    ) -> tuple[Float[np.ndarray, " texts"], Float[np.ndarray, " texts"]]:
+        """(logit, score) of texts, `before` being what is commonplace in the source of each."""
+        logit = self.evidence.logit(outputs, self.style)
+        gain = self._commonplace(outputs) - before
+        return logit, self.weights.score(logit=logit, cosine=similarity, changed=changed, gain=gain)
 
     def _commonplace(self, ids: Int[np.ndarray, "texts length"]) -> Float[np.ndarray, " texts"]:
         """Log-likelihood of texts, less what the commonness of their words explains."""
@@ -107,11 +115,6 @@ class EditSearch:
         worth = self.evidence.words(self.style, len(self.vectors))
         worth[EDGE] = 0.0
         return worth
-
-    def _worth_between(self, drafts: Drafts, edits: Edits) -> Float[np.ndarray, " edits"]:
-        """The worth of the words that each edit takes out."""
-        sums = np.pad(np.cumsum(self._worth[drafts.ids], axis=1), ((0, 0), (1, 0)))
-        return sums[edits.draft, edits.start + edits.removed] - sums[edits.draft, edits.start]
 
 
 def _all_of(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
