@@ -11,7 +11,7 @@ from peft import PeftModel, TaskType, get_peft_model
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from .card import write_card
-from .data import chat_prompt, check_rows
+from .data import chat_prompt, check_rows, kind_of_rows
 from .metrics import StyleJudge
 from .piles import as_rows, hold_out, named_files, read_piles
 from .pipeline import ensure_padding, load_backbone
@@ -36,9 +36,8 @@ def run(recipe: Recipe) -> str:
     set_seed(args.seed)  # before the adapter's random start
     rows, held_out = read_rows(recipe)
     check_rows(rows, args.task, name=recipe.data.train_file or "unpaired")
-    judge = None
-    if recipe.data.teacher == "edits":
-        judge, rows = _judge(rows, recipe), _taught(rows, recipe)
+    taught = recipe.data.teacher == "edits"
+    rows, judge = (_taught(rows, recipe), _judge(rows, recipe)) if taught else (rows, None)
     rows = _some_rows(rows, recipe)
     model, tokenizer = build(recipe, rows)
     trainer = StyleTrainer(
@@ -109,6 +108,11 @@ def read_rows(recipe: Recipe) -> tuple[datasets.Dataset, datasets.Dataset | None
 
 def _taught(rows: datasets.Dataset, recipe: Recipe) -> datasets.Dataset:
     """Pairs of what stands in unpaired rows and what a teacher makes of them; some more than may be trained on."""
+    if kind_of_rows(rows, recipe.training.task) != "unpaired":
+        raise ValueError(
+            f"teacher='edits' must be 'none' for task={recipe.training.task!r} with the columns "
+            f"{', '.join(rows.column_names)}: it makes pairs of text and style alone; leave it out"
+        )
     labels, most = _labels(rows, recipe), recipe.data.max_train_rows
     styles = dict(zip(labels, rows["style"], strict=True))
     pairs = teacher_pairs(rows["text"], labels, count=most and 1 + most * 2 // 3, seed=recipe.training.seed)

@@ -255,6 +255,15 @@ def test_a_teacher_makes_pairs_of_all_texts_that_are_not_held_out(folder, monkey
     assert "loss_rec" not in history
 
 
+def test_a_teacher_of_rows_that_have_targets_is_refused(folder):
+    rows = {"source": ["ab"], "target": ["AB"], "style": ["loud"]}
+    datasets.Dataset.from_dict(rows).to_json(folder / "rows.jsonl")
+    given = options(folder, train_file=str(folder / "rows.jsonl"), styles=["loud", "calm"], task="transfer")
+    del given["unpaired"]
+    with pytest.raises(ValueError, match=r"teacher='edits' must be 'none' for task='transfer' with the columns source"):
+        run(load_recipe(None, given | {"teacher": "edits"}))
+
+
 def test_evaluation_rows_that_are_given_leave_every_text_to_train_on(folder):
     datasets.Dataset.from_dict({"text": ["ab !"], "style": ["loud"]}).to_json(folder / "dev.jsonl")
     rows, held_out = read_rows(recipe(folder, eval_file=str(folder / "dev.jsonl")))
