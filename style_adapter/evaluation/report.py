@@ -167,6 +167,6 @@ def _cell(name: str, one: Estimate) -> str:
     return f"{one.value:{form}}{interval}"
 
 
-def _as_dicts(found: Mapping[str, Estimate | Difference]) -> dict[str, dict[str, float]]:
+def _as_dicts(found: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
     """Ready for JSON."""
     return {name: one.to_dict() for name, one in found.items()}

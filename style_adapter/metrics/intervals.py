@@ -30,26 +30,16 @@ class Estimate:
     """2.5 % lies above."""
 
     def to_dict(self) -> dict[str, float]:
-        """The three numbers by name, ready for JSON."""
+        """The numbers by name, ready for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One system's number less another's on the same lines."""
+class Difference(Estimate):
+    """One system's number less another's on the same lines, with its 95 % interval."""
 
-    value: float
-    """The difference on the lines as they are."""
-    low: float
-    """Lower end of its 95 % interval."""
-    high: float
-    """Upper end of it."""
     p_value: float
     """How often lines without a difference would give one as large, of either sign."""
-
-    def to_dict(self) -> dict[str, float]:
-        """The four numbers by name, ready for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
