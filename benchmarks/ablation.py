@@ -19,10 +19,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from cells import RESULTS, found_cells, mean_and_spread, run_cells, table
+from cells import RESULTS, found_cells, mean_and_spread, part_of, run_cells, table
 from kjv_runs import STYLES, numbers, sampled, trained
 from kjv_runs import UNPAIRED as RECIPE
-from runs import NO_GAME, mean_of
+from runs import GAME, NO_GAME, mean_of
 
 SEEDS = (0, 1)
 UNPAIRED: dict[str, dict[str, Any]] = {
@@ -39,14 +39,13 @@ UNPAIRED: dict[str, dict[str, Any]] = {
     "with soft embeddings": {"estimator": "soft"},
     "with rewards": {"estimator": "reinforce"},
 }
-ALL = {"w_adv": 0.05, "w_feat": 0.1, "w_cls": 0.05}
 PAIRED: dict[str, dict[str, Any]] = {
     "likelihood alone": NO_GAME,
     "with adversary": {"w_adv": 0.05},
     "with features": {"w_adv": 0.0, "w_feat": 0.1},
-    "with adversary, features, classifier": ALL,
+    "with adversary, features, classifier": GAME,
     "the same at ten times the weight": {"w_adv": 0.5, "w_feat": 1.0, "w_cls": 0.5},
-    "the same, likeliest token": ALL | {"estimator": "straight_through"},
+    "the same, likeliest token": GAME | {"estimator": "straight_through"},
 }
 TEMPERATURES = (0.5, 0.7, 1.0)  # of the likelihood's own samples
 SHOWN = ("joint", "style_accuracy", "bleu", "self_bleu", "copy_rate", "distinct_2")
@@ -100,12 +99,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=240.0, help="processor time of a cell (default: %(default)s)")
     parser.add_argument("--part", default="0/1", help="I/N: every Nth cell from the Ith on, for N processes at once")
     options = parser.parse_args()
-    first, count = map(int, options.part.split("/"))
     whole = options.seconds == parser.get_default("seconds")
     folder = RESULTS / "ablation" if whole else Path(mkdtemp())
-    chosen = dict(list(cells(options.seconds).items())[first::count])
-    run_cells(folder, chosen)
-    print(report(found_cells(folder, list(cells(options.seconds)))))
+    all_cells = cells(options.seconds)
+    run_cells(folder, {name: all_cells[name] for name in part_of([*all_cells], options.part)})
+    print(report(found_cells(folder, [*all_cells])))
 
 
 if __name__ == "__main__":

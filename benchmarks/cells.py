@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from style_adapter.metrics import markdown_table
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -38,6 +40,16 @@ def found_cells(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]
     """What the cells found that have been run so far."""
     paths = {name: folder / f"{name}.json" for name in names}
     return {name: json.loads(path.read_text("utf-8"))["results"] for name, path in paths.items() if path.exists()}
+
+
+def part_of(names: Sequence[str], part: str) -> list[str]:
+    """Of "I/N" every Nth name from the Ith on: what one of N processes does.
+
+    >>> part_of(["a", "b", "c"], "1/2")
+    ['b']
+    """
+    first, count = map(int, part.split("/"))
+    return [*names[first::count]]
 
 
 def keep(path: Path, results: Mapping[str, Any], *, indent: int | None = 2, **measured: Any) -> None:
@@ -64,17 +76,7 @@ def commit() -> str:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, aligned as plain text too; the first row is the head, the first column words."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| "
-        + " | ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in rows
-    ]
-    rule = "| " + " | ".join("-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)) + " |"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    return markdown_table(rows[0], rows[1:])
 
 
 def mean_and_spread(values: Sequence[float], digits: int = 3) -> str:

@@ -16,11 +16,11 @@ from typing import Any
 
 import datasets
 import torch
-from cells import RESULTS, found_cells, mean_and_spread, run_cells, table
+from cells import RESULTS, found_cells, mean_and_spread, part_of, run_cells, table
 from datasets import Dataset
 from peers import lora, one_each, one_for_all, top_blocks
 from peft import get_peft_model
-from runs import NO_GAME, Run, Trained, load_smollm2, mean_of, metrics_of, trained_adapter
+from runs import GAME, NO_GAME, Run, Trained, load_smollm2, mean_of, metrics_of, trained_adapter
 
 from style_adapter import StyleAdapterConfig, StyleJudge, StyleTrainingArguments
 from style_adapter.tasks import TASKS, Setting
@@ -51,7 +51,7 @@ System = Callable[[PairedSet, Run], Trained]
 
 def adapter_for_all(data: PairedSet, run: Run, *, game: bool = False) -> Trained:
     """One adapter for all directions, on the likelihood alone or, from half of the steps on, with the game too."""
-    options = {"novel_token_weight": 2.0, "adversary_start": run.steps // 2} if game else NO_GAME
+    options = {**GAME, "novel_token_weight": 2.0, "adversary_start": run.steps // 2} if game else NO_GAME
     return trained_adapter(data.train, data.styles, run, config={"r": R, "alpha": 2.0 * R}, **options)
 
 
@@ -235,6 +235,5 @@ def main(name: str, doc: str | None, contest_of: Callable[[Path], Contest]) -> N
     contest, folder = contest_of(options.data), RESULTS / name
     if options.seconds is not None:
         contest, folder = contest.look(options.seconds), Path(mkdtemp())
-    first, count = map(int, options.part.split("/"))
-    run_cells(folder, cells(contest, folder, [*contest.systems][first::count]))
+    run_cells(folder, cells(contest, folder, part_of([*contest.systems], options.part)))
     print(report(contest, found_cells(folder, [*cells(contest, folder, [*contest.systems])])))

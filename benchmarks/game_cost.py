@@ -18,19 +18,20 @@ from typing import Any
 import torch
 from cells import RESULTS, keep, table
 from kjv_runs import started
+from runs import GAME, NO_GAME
 from torch import Tensor
 
 from style_adapter import StyleTrainer
 
 BATCH = 16
 ALL: dict[str, Any] = {"adversary_start": 0, "adversary_fraction": 1.0, "per_device_train_batch_size": BATCH}
-ALL |= {"w_adv": 0.05, "w_feat": 0.1, "w_cls": 0.05}
+ALL |= GAME
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "paired, likelihood alone": ("paired", ALL | {"adversary_fraction": 0.0}),
     "paired, adversary, features, classifier": ("paired", ALL),
     "paired, the same on half of the rows": ("paired", ALL | {"adversary_fraction": 0.5}),
     "paired, the same, features of real texts in memory": ("paired", ALL | {"feature_store": "memory"}),
-    "unpaired, rebuilding alone": ("unpaired", ALL | {"w_bt": 0.0, "w_adv": 0.0, "w_feat": 0.0, "w_cls": 0.0}),
+    "unpaired, rebuilding alone": ("unpaired", ALL | NO_GAME | {"w_bt": 0.0}),
     "unpaired, all terms": ("unpaired", ALL),
     "unpaired, all terms on half of the rows": ("unpaired", ALL | {"adversary_fraction": 0.5}),
 }

