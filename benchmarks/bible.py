@@ -16,7 +16,6 @@ Learning rates are chosen by BLEU on 100 verses of bbe_asv's dev, from three for
 of test, each system once a seed, with seeds that had no part in the choice.
 """
 
-import gzip
 import random
 from collections.abc import Mapping
 from functools import cache, partial
@@ -26,6 +25,7 @@ from typing import Any
 from contest import Contest, PairedSet, adapter_for_all, blocks_each, lora_each, lora_for_all, main
 from contest import report as contest_report
 from datasets import Dataset
+from runs import read_lines
 
 from style_adapter import StyleJudge
 
@@ -46,11 +46,8 @@ Pair = tuple[str, str]
 
 def read_pairs(folder: Path, versions: tuple[str, str], split: str) -> list[Pair]:
     """The verses of one split in both versions, those of usual length."""
-    suffix, opened = (".gz", gzip.open) if split == "train" else ("", open)
-    sides = []
-    for version in versions:
-        with opened(folder / f"{split}.{version}.txt{suffix}", "rt", encoding="utf-8") as lines:
-            sides.append([line.strip() for line in lines])
+    suffix = ".gz" if split == "train" else ""
+    sides = [read_lines(folder / f"{split}.{version}.txt{suffix}") for version in versions]
     return [pair for pair in zip(*sides, strict=True) if all(len(text.split()) in LENGTHS for text in pair)]
 
 

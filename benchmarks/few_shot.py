@@ -13,7 +13,6 @@ Detoxification has one direction (the way back is not taught): there a style ada
 is compared is the trainer, in bbe_asv also what two directions learn from one another.
 """
 
-import gzip
 import random
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,6 +24,7 @@ from bible import ADAPTER_RATES, both_ways, pair_set, read_pairs
 from contest import Contest, PairedSet, adapter_for_all, lora_each, lora_for_all, main
 from contest import report as contest_report
 from datasets import Dataset
+from runs import read_lines
 
 from style_adapter import StyleJudge
 
@@ -40,9 +40,7 @@ Rewrites = list[tuple[str, list[str]]]  # an offensive sentence, its neutral rew
 
 def read_rewrites(path: Path) -> Rewrites:
     """The lines of one file."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as lines:
-        fields = [line.rstrip("\n").split("\t") for line in lines]
+    fields = [line.split("\t") for line in read_lines(path)]
     return [(source, targets) for source, *targets in fields]
 
 

