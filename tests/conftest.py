@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from datasets.fingerprint import generate_random_fingerprint
@@ -27,6 +28,13 @@ from style_adapter import StyleAdapterConfig
 
 # The library evaluate makes a folder for each kind of metric, at home unless told otherwise before it is imported.
 os.environ.setdefault("HF_METRICS_CACHE", os.path.join(tempfile.gettempdir(), "style_adapter_metrics"))
+
+
+@pytest.fixture
+def no_cache_at_home(tmp_path_factory, monkeypatch):
+    """What the library datasets keeps of files goes with the test."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
 
 VOCAB, WIDTH = 31, 16
 STYLES = ["modern", "kjv", "pirate"]

@@ -21,6 +21,7 @@ from training_fixtures import (
     llama_classifier,
     llama_tagger,
     masked_bert,
+    save_backbone,
     t5,
     toy_rows,
     trained_toy,
@@ -31,17 +32,13 @@ from style_adapter import styles_of
 from style_adapter.cli import main
 from style_adapter.pipeline import classify, load, tag, transfer
 
-
-@pytest.fixture(autouse=True)
-def _no_cache_at_home(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+pytestmark = pytest.mark.usefixtures("no_cache_at_home")
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A folder with a backbone, training rows and evaluation rows."""
-    llama().save_pretrained(tmp_path / "base")
-    byte_tokenizer().save_pretrained(tmp_path / "base")
+    save_backbone(tmp_path)
     toy_rows().to_json(tmp_path / "rows.jsonl")
     toy_rows(["mn op qr st", "uv wx yz ab", "b c d e"]).select(range(5)).to_json(tmp_path / "dev.jsonl")
     return tmp_path

@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import pytest
 from tokenizers.processors import TemplateProcessing
-from training_fixtures import byte_tokenizer, llama
+from training_fixtures import byte_tokenizer, save_backbone
 
 from style_adapter.cli import main
 from style_adapter.data import chat_prompt
@@ -17,6 +17,8 @@ from style_adapter.presets import PRESETS, TAUGHT
 from style_adapter.recipe import Recipe, load_recipe
 from style_adapter.teacher import teacher_pairs
 from style_adapter.training import read_rows, run
+
+pytestmark = pytest.mark.usefixtures("no_cache_at_home")
 
 WORDS = [f"{a}{b} {b}{c}" for a in "abc" for b in "defg" for c in "hij"]  # 36 texts
 CHATML = (
@@ -30,16 +32,10 @@ UNEVEN = (  # an answer is written otherwise once a turn follows it
 )
 
 
-@pytest.fixture(autouse=True)
-def _no_cache_at_home(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A folder with a backbone and two piles."""
-    llama().save_pretrained(tmp_path / "base")
-    byte_tokenizer().save_pretrained(tmp_path / "base")
+    save_backbone(tmp_path)
     write(tmp_path / "loud.txt", [f"{text} so {loud} !" for text in WORDS for loud in ("GREAT", "MAD")][::2])
     write(tmp_path / "calm.txt", [f"{text} so {calm} ." for text in WORDS for calm in ("good", "fine")][::2])
     return tmp_path

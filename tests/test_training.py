@@ -13,6 +13,7 @@ from training_fixtures import (
     llama_classifier,
     llama_tagger,
     masked_bert,
+    save_backbone,
     t5,
     toy_rows,
 )
@@ -21,16 +22,12 @@ from style_adapter.recipe import Recipe, load_recipe
 from style_adapter.tasks import TASKS
 from style_adapter.training import build, load_rows, run
 
-
-@pytest.fixture(autouse=True)
-def _no_cache_at_home(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+pytestmark = pytest.mark.usefixtures("no_cache_at_home")
 
 
 def recipe(folder, backbone, **options) -> Recipe:
     """A recipe on `backbone`, saved into `folder`."""
-    backbone.save_pretrained(folder / "base")
-    byte_tokenizer().save_pretrained(folder / "base")
+    save_backbone(folder, backbone)
     toy_rows().to_json(folder / "rows.jsonl")
     given = {"model_name_or_path": str(folder / "base"), "train_file": str(folder / "rows.jsonl"), "r": 4}
     given |= {"styles": ["loud", "calm"], "output_dir": str(folder / "out"), "report_to": "none", "use_cpu": True}

@@ -143,6 +143,12 @@ def adapted(backbone: PreTrainedModel | None = None, *, seed: int = 0, **options
     return get_peft_model(llama() if backbone is None else backbone, StyleAdapterConfig(**defaults | options))
 
 
+def save_backbone(folder: Path, backbone: PreTrainedModel | None = None) -> None:
+    """A backbone, a llama if left out, and its tokenizer, into `folder` / "base"."""
+    (llama() if backbone is None else backbone).save_pretrained(folder / "base")
+    byte_tokenizer().save_pretrained(folder / "base")
+
+
 def toy_rows(sources: list[str] | None = None) -> datasets.Dataset:
     """Each source twice: in capitals and closed by "!", and as it is, closed by a dot."""
     sources = SOURCES if sources is None else sources
