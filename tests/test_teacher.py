@@ -216,6 +216,16 @@ def test_a_text_is_rewritten_by_what_the_other_pile_has_there(teacher):
     assert all(rewrite.logit > 0 for rewrite in rewrites)
 
 
+def test_the_rewrites_to_choose_from_are_different_and_fall_from_the_best(teacher):
+    texts, styles = ["the tea was awful .", "the cake was lovely .", "xyzzy"], ["pro", "con", "con"]
+    found = teacher.rewrites(texts, styles, 3)
+    assert [rewrites[0] if rewrites else None for rewrites in found] == teacher.rewrite(texts, styles)
+    assert [len(rewrites) for rewrites in found] == [3, 3, 0]
+    for rewrites in found:
+        assert len({rewrite.text for rewrite in rewrites}) == len(rewrites)
+        assert [rewrite.score for rewrite in rewrites] == sorted((rewrite.score for rewrite in rewrites), reverse=True)
+
+
 def test_unknown_words_and_their_spaces_stay(teacher):
     (rewrite,) = teacher.rewrite(["The  xyzzy was bad ."], ["pro"])
     assert rewrite.text in ("The  xyzzy was good .", "The  xyzzy was lovely .")

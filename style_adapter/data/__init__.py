@@ -17,6 +17,7 @@ from .token_classification import align_words, tokenize_token_classification, wo
 from .tokens import (
     StyleEncoding,
     chat_prompt,
+    closed_ids,
     fill_prompt,
     pad,
     pad_and_mask,
@@ -46,6 +47,7 @@ __all__ = [
     "chat_prompt",
     "check_rows",
     "chosen_rows",
+    "closed_ids",
     "fill_prompt",
     "kind_of_rows",
     "pad",

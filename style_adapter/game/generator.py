@@ -1,7 +1,6 @@
 """The generator G(x, s, z): the adapted backbone, what it is taught and what it writes."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from ..functional import IGNORED
 from ..losses import token_cross_entropy, token_kl
-from ..model import head_reads, styled, styles_of
+from ..model import head_reads, styled, styles_of, target_logits
 from ..seeds import generator_of, seeds_for
 from ..style import OFF, StyleCode
 from .fakes import Fakes
@@ -69,22 +68,16 @@ class Generator:
         return logits if logits.dim() == mask.dim() == 2 else logits[mask]
 
     def logits(self, lesson: Lesson, *, frozen: bool = False) -> Float[Tensor, "tokens vocab"]:
-        """Logits that predict the target tokens, and no others: the vocabulary's head costs more than a block.
-
-        `frozen` asks the backbone instead of the adapted model.
-        """
-        inputs: dict[str, Any] = {
-            "input_ids": lesson.input_ids,
-            "attention_mask": lesson.attention_mask,
-            "use_cache": False,
-        }
-        mask = lesson.mask
+        """Logits that predict the target tokens; `frozen` asks the backbone instead of the adapted model."""
         with styled(self.model, OFF if frozen else lesson.code):
-            if not self.decoder_only:
-                return self.model(**inputs, labels=lesson.labels).logits[mask]
-            positions = (lesson.attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
-            with head_reads(self.model, lambda hidden: hidden[:, :-1][mask]):  # the token before predicts
-                return self.model(**inputs, position_ids=positions, logits_to_keep=mask.shape[1] + 1).logits
+            return target_logits(
+                self.model,
+                input_ids=lesson.input_ids,
+                attention_mask=lesson.attention_mask,
+                labels=lesson.labels,
+                mask=lesson.mask,
+                decoder_only=self.decoder_only,
+            )
 
     def likelihood(self, lesson: Lesson, logits: Float[Tensor, "tokens vocab"]) -> Float[Tensor, " batch"]:
         """CE = sum_t w_t * -log p(target_t | prompt, s, z) of each row."""

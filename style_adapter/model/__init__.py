@@ -1,8 +1,8 @@
 """The tuner, the styles in force around a model, the ways into it that take styles, and its gates."""
 
 from .gates import gates_of
-from .head import head_reads
+from .head import head_reads, target_logits
 from .styled import styled, styles_of
 from .tuner import StyleAdapterModel
 
-__all__ = ["StyleAdapterModel", "gates_of", "head_reads", "styled", "styles_of"]
+__all__ = ["StyleAdapterModel", "gates_of", "head_reads", "styled", "styles_of", "target_logits"]

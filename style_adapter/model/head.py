@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
@@ -24,3 +25,36 @@ def head_reads(model: nn.Module, choose: Callable[[Tensor], Tensor]) -> Iterator
         yield
     finally:
         handle.remove()
+
+
+def target_logits(
+    model: nn.Module,
+    *,
+    input_ids: Int[Tensor, "batch seq"],
+    attention_mask: Int[Tensor, "batch seq"],
+    labels: Int[Tensor, "batch target"],
+    mask: Bool[Tensor, "batch target"],
+    decoder_only: bool,
+) -> Float[Tensor, "tokens vocab"]:
+    """Logits that predict the target tokens under `mask`, and no others: the vocabulary's head costs more than a block.
+
+    Args:
+        model: A causal language model, or an encoder-decoder.
+        input_ids: Prompt, padded on the left, and target behind it; an encoder-decoder's source alone.
+        attention_mask: Of `input_ids`.
+        labels: The targets.
+        mask: Which of them count.
+        decoder_only: Whether prompt and target stand in one sequence.
+    """
+    if not decoder_only:
+        read = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, labels=labels)
+        return read.logits[mask]
+    positions = (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+    with head_reads(model, lambda hidden: hidden[:, :-1][mask]):  # the token before predicts
+        return model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            use_cache=False,
+            position_ids=positions,
+            logits_to_keep=mask.shape[1] + 1,
+        ).logits

@@ -3,6 +3,7 @@
 from .batches import evaluating, pad_id, prompt_of, rows_of
 from .choosing import transfer_best
 from .classifying import classify, tag
+from .likelihood import log_likelihoods
 from .loading import ensure_padding, load, load_backbone
 from .rewriting import transfer
 from .writing import write
@@ -13,6 +14,7 @@ __all__ = [
     "evaluating",
     "load",
     "load_backbone",
+    "log_likelihoods",
     "pad_id",
     "prompt_of",
     "rows_of",

@@ -122,11 +122,19 @@ class EditTeacher:
         Raises:
             ValueError: Columns of unequal length, or a style that the teacher does not know.
         """
+        return [found[0] if found else None for found in self.rewrites(texts, styles, 1)]
+
+    def rewrites(self, texts: Sequence[str], styles: Sequence[str], count: int) -> list[list[Rewrite]]:
+        """At most `count` different rewrites of each text in its style, best first, for another to choose from.
+
+        Raises:
+            ValueError: Columns of unequal length, or a style that the teacher does not know.
+        """
         _check_lengths(len(texts), "texts", styles=styles)
-        found: list[Rewrite | None] = [None] * len(texts)
+        found: list[list[Rewrite]] = [[] for _ in texts]
         for search, rows in self._parts(texts, styles, self.weights, _AT_ONCE):
-            for i, rewrite in zip(rows, self._rewritten([texts[i] for i in rows], search), strict=True):
-                found[i] = rewrite
+            for i, rewrites in zip(rows, self._rewritten([texts[i] for i in rows], search, count), strict=True):
+                found[i] = rewrites
         return found
 
     def score(
@@ -179,17 +187,17 @@ class EditTeacher:
             rows.sort(key=lambda i: len(texts[i]))
             yield from ((search, rows[start : start + size]) for start in range(0, len(rows), size))
 
-    def _rewritten(self, texts: Sequence[str], search: EditSearch) -> list[Rewrite | None]:
-        """The best rewrite of each of a few texts."""
+    def _rewritten(self, texts: Sequence[str], search: EditSearch, count: int) -> list[list[Rewrite]]:
+        """The best rewrites of each of a few texts."""
         parts = [Words.of(text) for text in texts]
-        drafts = search.rewrite(padded([self.lexicon.encode(part.words) for part in parts]))
-        found: list[Rewrite | None] = [None] * len(texts)
+        drafts = search.rewrite(padded([self.lexicon.encode(part.words) for part in parts]), count)
+        found: list[list[Rewrite]] = [[] for _ in texts]
         for ids, origin, source, logit, score in zip(
             drafts.ids, drafts.origin, drafts.source, drafts.logit, drafts.score, strict=True
         ):
             kept = ids != EDGE
             text = self._text(ids[kept].tolist(), origin[kept].tolist(), parts[source])
-            found[source] = Rewrite(text, float(logit), float(score))
+            found[source].append(Rewrite(text, float(logit), float(score)))
         return found
 
     def _text(self, ids: Sequence[int], origin: Sequence[int], source: Words) -> str:

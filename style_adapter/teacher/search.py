@@ -46,8 +46,8 @@ class EditSearch:
     tried: int = 30
     least: float = 0.3
 
-    def rewrite(self, ids: Int[np.ndarray, "texts length"]) -> Drafts:
-        """The best draft of each text that has one, in the order of the texts."""
+    def rewrite(self, ids: Int[np.ndarray, "texts length"], count: int = 1) -> Drafts:
+        """The best `count` drafts of each text that has any, in the order of the texts, best first."""
         before = self._commonplace(ids)
         beam = Drafts.of(ids, self.vectors.shape[1])
         found = [beam[:0]]
@@ -57,7 +57,7 @@ class EditSearch:
                 break
             beam = self._scored(beam.after(edits, self.vectors), before).best(self.beams)
             found.append(beam)
-        return Drafts.joined(found).best(1)
+        return Drafts.joined(found).best(count)
 
     def _promising(self, drafts: Drafts) -> Edits:
         """For each draft the edits that look best by their words alone."""
