@@ -5,6 +5,7 @@ import pytest
 from training_fixtures import adapted, byte_tokenizer, randomised
 
 from style_adapter import transfer, transfer_best, write
+from style_adapter.pipeline import choose
 
 SOURCES, STYLES = ["ab", "cde", "", "fg"], ["loud", "calm", "calm", "loud"]
 ROOM = {"max_new_tokens": 6}
@@ -46,3 +47,12 @@ def test_where_all_are_alike_the_greedy_rewrite_wins(model):
 def test_scores_that_are_not_one_a_candidate_are_refused(model):
     with pytest.raises(ValueError, match="score gave 1 numbers for"):
         best(model, lambda sources, outputs, styles: np.zeros(1))
+
+
+def test_a_source_without_a_candidate_is_refused():
+    with pytest.raises(ValueError, match=r"candidates\[1\] is empty and must hold a text at least"):
+        choose(["a", "b"], [["c"], []], ["loud", "calm"], lambda sources, outputs, styles: np.zeros(1))
+
+
+def test_empty_texts_come_back_as_they_are(model):
+    assert transfer_best(model, byte_tokenizer(), ["", " "], "calm", score=lambda *_: np.zeros(0)) == ["", " "]

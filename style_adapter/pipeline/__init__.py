@@ -1,7 +1,7 @@
 """Texts in, or nothing; texts of a style or classes out; and the way from a saved folder back to a model."""
 
 from .batches import evaluating, pad_id, prompt_of, rows_of
-from .choosing import transfer_best
+from .choosing import Choice, Scores, choose, drafts, transfer_best
 from .classifying import classify, tag
 from .likelihood import log_likelihoods
 from .loading import ensure_padding, load, load_backbone
@@ -9,7 +9,11 @@ from .rewriting import transfer
 from .writing import write
 
 __all__ = [
+    "Choice",
+    "Scores",
+    "choose",
     "classify",
+    "drafts",
     "ensure_padding",
     "evaluating",
     "load",

@@ -1,6 +1,7 @@
 """The best of several rewrites of each text."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,84 @@ from .writing import write
 
 Scores = Callable[[list[str], list[str], list[str]], Float[np.ndarray, " pairs"]]
 """(sources, outputs, labels of styles) -> how good each output is; such as `EditTeacher.score`."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best of the candidates of a text.
+
+    Attributes:
+        text: The candidate.
+        score: How good it is.
+    """
+
+    text: str
+    score: float
+
+
+def choose(
+    sources: Sequence[str], candidates: Sequence[Sequence[str]], styles: Sequence[str], score: Scores
+) -> list[Choice]:
+    """argmax_{y in Y(x)} score(x, y, s) of each source x; of candidates that score alike the first.
+
+    Args:
+        sources: x.
+        candidates: Y(x), one at least for each source.
+        styles: s, the label of each.
+        score: How good a candidate is.
+
+    Raises:
+        ValueError: A source without a candidate, or scores that are not one a candidate.
+    """
+    kinds = [list(dict.fromkeys(texts)) for texts in candidates]
+    if not all(kinds):
+        raise ValueError(f"candidates[{kinds.index([])}] is empty and must hold a text at least; add the source itself")
+    pairs = [(i, text) for i, texts in enumerate(kinds) for text in texts]
+    found = score([sources[i] for i, _ in pairs], [text for _, text in pairs], [styles[i] for i, _ in pairs])
+    if len(found) != len(pairs):
+        raise ValueError(f"score gave {len(found)} numbers for {len(pairs)} candidates; it must give one for each")
+    scores, choices = iter(found), []
+    for texts in kinds:
+        text, value = max(zip(texts, scores, strict=False), key=lambda pair: pair[1])
+        choices.append(Choice(text, float(value)))
+    return choices
+
+
+def drafts(  # noqa: PLR0913 - one option a way to draw
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Sequence[str],
+    styles: Any = None,
+    *,
+    samples: int = 8,
+    temperature: float = 1.0,
+    top_k: int = 20,
+    seed: int = 0,
+    batch_size: int = 32,
+    max_new_tokens: int | None = None,
+) -> list[list[str]]:
+    """The greedy rewrite of each source and `samples` drawn ones; of an empty one itself. Options: `transfer_best`."""
+    per_row = rows_of(model, styles, len(sources))
+    greedy = transfer(model, tokenizer, sources, per_row, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    prompts = prompt_ids(tokenizer, prompt_of(model), sources)
+    rows = [i for i, source in enumerate(sources) if source.strip()]
+    drawn = write(
+        model,
+        tokenizer,
+        [sources[i] for i in rows],
+        [per_row[i] for i in rows],
+        samples=samples,
+        temperature=temperature,
+        top_k=top_k,
+        seed=seed,
+        row_ids=rows,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens or room(max(map(len, prompts), default=0)),
+    )
+    found = [[text] for text in greedy]
+    for i, texts in zip(rows, drawn, strict=True):
+        found[i] += texts
+    return found
 
 
 def transfer_best(  # noqa: PLR0913 - one option a way to draw
@@ -54,30 +133,21 @@ def transfer_best(  # noqa: PLR0913 - one option a way to draw
             scores that are not one a candidate.
     """
     per_row = rows_of(model, styles, len(sources))
-    labels = styles_of(model).labels(per_row)
-    greedy = transfer(model, tokenizer, sources, per_row, batch_size=batch_size, max_new_tokens=max_new_tokens)
-    prompts = prompt_ids(tokenizer, prompt_of(model), sources)
-    rows = [i for i, source in enumerate(sources) if source.strip()]
-    drawn = write(
+    found = drafts(
         model,
         tokenizer,
-        [sources[i] for i in rows],
-        [per_row[i] for i in rows],
+        sources,
+        per_row,
         samples=samples,
         temperature=temperature,
         top_k=top_k,
         seed=seed,
-        row_ids=rows,
         batch_size=batch_size,
-        max_new_tokens=max_new_tokens or room(max(map(len, prompts), default=0)),
+        max_new_tokens=max_new_tokens,
     )
-    candidates = {i: list(dict.fromkeys([greedy[i], *texts])) for i, texts in zip(rows, drawn, strict=True)}
-    pairs = [(i, text) for i, texts in candidates.items() for text in texts]
-    found = score([sources[i] for i, _ in pairs], [text for _, text in pairs], [labels[i] for i, _ in pairs])
-    if len(found) != len(pairs):
-        raise ValueError(f"score gave {len(found)} numbers for {len(pairs)} candidates; it must give one for each")
-    results, best = greedy, dict.fromkeys(rows, -np.inf)
-    for (i, text), value in zip(pairs, found, strict=True):
-        if value > best[i]:
-            results[i], best[i] = text, value
+    labels, rows = styles_of(model).labels(per_row), [i for i, source in enumerate(sources) if source.strip()]
+    chosen = choose([sources[i] for i in rows], [found[i] for i in rows], [labels[i] for i in rows], score)
+    results = list(sources)
+    for i, choice in zip(rows, chosen, strict=True):
+        results[i] = choice.text
     return results
