@@ -1,6 +1,7 @@
 """What is read: `datasets` columns checked once, tokenised once, and collated into tensors of one shape a batch.
 
-Transfer rows have `source`, `target` and `style`, or `text` and `style` where no text has a counterpart;
+Transfer rows have `source`, `target`, `style` and maybe `synthetic`, true for a target that a program made, or `text`
+and `style` where no text has a counterpart;
 classification rows have `text` (and `text_pair`), `label` and, if styles matter, `style`; for token classification
 `text` is a list of words (or a text, split at white space) and `label` as many classes. Masked rows have `text` and, if
 styles matter, `style`; rows of generation have `text`, `style` and maybe `prompt`. A style is whatever
@@ -11,6 +12,7 @@ from .classification import ClassificationCollator, tokenize_classification
 from .clock import Clock, RowSeeds, chosen_rows
 from .generation import as_transfer, prompts_of
 from .masked import MaskedCollator, tokenize_masked
+from .pool import StylePool
 from .rows import COLUMNS, WRITTEN, check_rows, kind_of_rows
 from .styled import StyleCollator
 from .token_classification import align_words, tokenize_token_classification, words_of
@@ -27,7 +29,7 @@ from .tokens import (
     with_targets,
 )
 from .transfer import TransferCollator, tokenize_transfer
-from .unpaired import EitherCollator, StylePool, UnpairedCollator, tokenize_unpaired
+from .unpaired import EitherCollator, UnpairedCollator, tokenize_unpaired
 
 __all__ = [
     "COLUMNS",

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..functional import IGNORED
 from .clock import RowSeeds, chosen_rows
+from .pool import StylePool
 from .tokens import (
     Columns,
     StyleEncoding,
     closed_ids,
+    pad,
     prompt_ids,
     token_weights,
     tokenized_rows,
@@ -24,7 +27,9 @@ from .tokens import (
 def tokenize_transfer(
     dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *, prompt: str, max_length: int = 512
 ) -> datasets.Dataset:
-    """Columns `prompt_ids`, `target_ids` (closed by the end-of-text token), `style`, `row_id` and `length`.
+    """Columns `prompt_ids`, `target_ids` (closed by the end-of-text token), `style`, `row_id`, `length`, `synthetic`.
+
+    The last only where `dataset` says which targets a program made.
 
     Raises:
         ValueError: A row longer than `max_length` tokens: nothing is cut off silently. A tokenizer without an
@@ -33,7 +38,8 @@ def tokenize_transfer(
 
     def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> Columns:
         prompts = prompt_ids(tokenizer, prompt, batch["source"])
-        return {"prompt_ids": prompts, "target_ids": closed_ids(tokenizer, batch["target"])}
+        columns = {"prompt_ids": prompts, "target_ids": closed_ids(tokenizer, batch["target"])}
+        return columns | {name: batch[name] for name in ("synthetic",) if name in batch}
 
     return tokenized_rows(dataset, encode, max_length=max_length)
 
@@ -49,6 +55,9 @@ class TransferCollator:
         fraction: Share of the rows that the discriminator sees.
         novel_weight: Weight of target tokens that the prompt does not hold: where style changes, and not the copy.
         decoder_only: False keeps source and target apart, as encoder-decoders take them.
+        pool: Texts by style that people wrote. With it the discriminator compares with one of them where a target is
+            synthetic, so that the generator is drawn to real texts, not to the hand of the program.
+        label_styles: A list of styles -> their labels, for the pool; `StyleBank.labels`.
     """
 
     pad_token_id: int
@@ -57,6 +66,8 @@ class TransferCollator:
     fraction: float = 1.0
     novel_weight: float = 1.0
     decoder_only: bool = True
+    pool: StylePool | None = None
+    label_styles: Any = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The batch: `input_ids` [batch, prompt + target], `attention_mask`, `labels` [batch, target], styles."""
@@ -71,4 +82,18 @@ class TransferCollator:
             "row_ids": torch.tensor([row["row_id"] for row in rows]),
             "seeds": seeds,
             "judged": chosen_rows(seeds, self.fraction),
+            **self._real(rows),
         }
+
+    def _real(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """`real_labels` and `real_ids` of texts by people, where some targets are not: a row's own, or one drawn."""
+        if self.pool is None:
+            return {}
+        labels = self.label_styles([row["style"] for row in rows])
+        real = [
+            self.pool.exemplar(label, self.draws(row, "real"))
+            if row["synthetic"] and label in self.pool.texts
+            else row["row_id"]
+            for row, label in zip(rows, labels, strict=True)
+        ]
+        return {"real_labels": pad([self.pool.targets[i] for i in real], IGNORED), "real_ids": torch.tensor(real)}

@@ -4,7 +4,6 @@ Each row gives a lesson, prompt(corrupt(x)) -> x in its own style, and a task, p
 text of that other style. What is drawn for a row is a pure function of (seed, epoch, row id).
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from ..functional import IGNORED
 from ..seeds import generator_of
 from .clock import RowSeeds, chosen_rows
+from .pool import StylePool
 from .tokens import StyleEncoding, pad, pad_and_mask, prompt_ids, token_weights, with_targets
 from .transfer import tokenize_transfer
 
@@ -28,48 +28,6 @@ def tokenize_unpaired(
     texts = list(dataset["text"])
     pairs = dataset.select_columns(["text", "style"]).rename_column("text", "source").add_column("target", texts)
     return tokenize_transfer(pairs, tokenizer, prompt=prompt, max_length=max_length).add_column("text", texts)
-
-
-@dataclass(frozen=True)
-class StylePool:
-    """The texts of each style of a data set: which other style a row may be asked for, and a real text of that style.
-
-    Attributes:
-        texts: {label of a style: ids of its rows}, in the order in which the styles first appear.
-        styles: {label: the style as the data set writes it}.
-        targets: Token ids of each row's text.
-    """
-
-    texts: Mapping[str, Sequence[int]]
-    styles: Mapping[str, Any]
-    targets: Sequence[Sequence[int]]
-
-    @classmethod
-    def of(cls, rows: datasets.Dataset, labels: Sequence[str]) -> "StylePool":
-        """The pool of tokenised `rows`, `labels` naming the style of each.
-
-        Raises:
-            ValueError: Fewer than two styles: there is nothing to rewrite a text to.
-        """
-        texts: dict[str, list[int]] = defaultdict(list)
-        for row, label in enumerate(labels):
-            texts[label].append(row)
-        if len(texts) < 2:
-            raise ValueError(
-                f"train_dataset has texts of {list(texts)} and must have at least 2 styles to rewrite one into the "
-                "other; add texts of another style, or set task='generation' to write in one"
-            )
-        styles = {label: rows[found[0]]["style"] for label, found in texts.items()}
-        return cls(dict(texts), styles, rows["target_ids"])
-
-    def other(self, label: str, seed: int) -> str:
-        """A style that is not `label`, by the number `seed`."""
-        others = [known for known in self.texts if known != label]
-        return others[seed % len(others)]
-
-    def exemplar(self, label: str, seed: int) -> int:
-        """A row of the style `label`, by the number `seed`."""
-        return self.texts[label][seed % len(self.texts[label])]
 
 
 @dataclass(frozen=True)

@@ -34,14 +34,14 @@ class Order:
 
     @classmethod
     def of(cls, batch: Batch, code: StyleCode, *, decoder_only: bool) -> "Order":
-        """The order in a collated batch; where texts are paired, each row's target is the real text."""
+        """The order in a collated batch; a paired row's target is its real text, if no other stands in for it."""
+        real = (batch.get("real_labels", batch["labels"]), batch.get("real_ids", batch["row_ids"]))
         rows = (batch["row_ids"], batch["seeds"])
         if "source_ids" in batch:
-            task = (batch["source_ids"], batch["source_mask"], code, batch["real_labels"], batch["real_ids"])
-            return cls(*task, *rows)
+            return cls(batch["source_ids"], batch["source_mask"], code, *real, *rows)
         width = batch["input_ids"].shape[1] - (batch["labels"].shape[1] if decoder_only else 0)
         prompts = (batch["input_ids"][:, :width], batch["attention_mask"][:, :width])
-        return cls(*prompts, code, batch["labels"], batch["row_ids"], *rows)
+        return cls(*prompts, code, *real, *rows)
 
     def keep(self, rows: Bool[Tensor, " batch"]) -> "Order":
         """The order of some rows."""

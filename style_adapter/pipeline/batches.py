@@ -5,12 +5,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from peft import PeftModel
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..config import StyleAdapterConfig
 from ..data import pad_and_mask, room
-from ..model import styles_of
+from ..model import styled, styles_of
 from ..style import Style
 
 
@@ -57,18 +59,26 @@ def continued(
     prompts: Sequence[Sequence[int]],
     *,
     styles: Sequence[Style],
+    copies: int = 1,
     **options: Any,
 ) -> list[str]:
     """One batch of prompts continued (or, by an encoder-decoder, answered), one style a row; `options` of `generate`.
 
-    Greedy where they say nothing else: by default half as long again as the longest prompt, and some.
+    Greedy where they say nothing else: by default half as long again as the longest prompt, and some. Each prompt is
+    continued `copies` times, one after the other, and by a decoder read only once.
     """
     encoder_decoder = model.config.is_encoder_decoder
     ids, mask = pad_and_mask(prompts, pad_id(tokenizer), left=not encoder_decoder)  # as the collator pads
+    ids, mask = ids.to(model.device), mask.to(model.device)
     bound = options.pop("max_new_tokens", None) or room(ids.shape[1])
+    if copies > 1:
+        if not encoder_decoder and ids.shape[1] > 1:
+            options["past_key_values"] = _read(model, ids, mask, styles, copies)
+        ids, mask = (tensor.repeat_interleave(copies, dim=0) for tensor in (ids, mask))
+        styles = [style for style in styles for _ in range(copies)]
     generated = model.generate(
-        input_ids=ids.to(model.device),
-        attention_mask=mask.to(model.device),
+        input_ids=ids,
+        attention_mask=mask,
         styles=list(styles),
         max_new_tokens=bound,
         do_sample=False,
@@ -78,3 +88,24 @@ def continued(
     )
     new = generated if encoder_decoder else generated[:, ids.shape[1] :]
     return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+
+def _read(
+    model: PeftModel,
+    ids: Int[Tensor, "batch seq"],
+    mask: Int[Tensor, "batch seq"],
+    styles: Sequence[Style],
+    copies: int,
+) -> Any:
+    """The cache of each prompt but its last token, `copies` times."""
+    positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
+    with styled(model, [*styles]):
+        cache = model(
+            input_ids=ids[:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=positions[:, :-1],
+            use_cache=True,
+            logits_to_keep=1,
+        ).past_key_values
+    cache.batch_repeat_interleave(copies)
+    return cache

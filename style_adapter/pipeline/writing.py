@@ -82,15 +82,18 @@ def write(  # noqa: PLR0913 - one option a way to draw
     ids = range(len(prompts)) if row_ids is None else row_ids
     results = [[""] * samples for _ in prompts]
     with evaluating(model), head_reads(model, Tensor.contiguous):
-        for sheets in _batches(tokens, ids, samples, seed, batch_size):
+        for sheets, copies in _batches(tokens, ids, samples, seed, batch_size):
             seeds = [sheet.seed_for("text") for sheet in sheets]
             draw = SeededSampling(seeds, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
+            drawn = _noise(bank, sheets, noise)
+            readers = copies if drawn is None else 1  # with other noise a prompt is read otherwise
             texts = continued(
                 model,
                 tokenizer,
-                [tokens[sheet.prompt] for sheet in sheets],
-                styles=[per_row[sheet.prompt] for sheet in sheets],
-                style_noise=_noise(bank, sheets, noise),
+                [tokens[sheet.prompt] for sheet in sheets[::readers]],
+                styles=[per_row[sheet.prompt] for sheet in sheets[::readers]],
+                copies=readers,
+                style_noise=drawn,
                 max_new_tokens=max_new_tokens,
                 num_beams=1,
                 logits_processor=[draw],
@@ -102,11 +105,15 @@ def write(  # noqa: PLR0913 - one option a way to draw
 
 def _batches(
     prompts: Sequence[Sequence[int]], row_ids: Sequence[int], samples: int, seed: int, size: int
-) -> Iterator[list[_Sheet]]:
-    """All texts to write, those with prompts of one length together."""
+) -> Iterator[tuple[list[_Sheet], int]]:
+    """(texts to write, how many of each prompt), those with prompts of one length together."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    sheets = [_Sheet(i, k, row_ids[i], seed) for i in order for k in range(samples)]
-    yield from (sheets[i : i + size] for i in range(0, len(sheets), size))
+    for first in range(0, samples, size):
+        copies = range(first, min(first + size, samples))
+        step = max(1, size // len(copies))
+        for start in range(0, len(order), step):
+            rows = order[start : start + step]
+            yield [_Sheet(i, k, row_ids[i], seed) for i in rows for k in copies], len(copies)
 
 
 def _noise(bank: StyleBank, sheets: Sequence[_Sheet], given: Tensor | None) -> Tensor | None:

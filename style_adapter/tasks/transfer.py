@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import TransferCollator, tokenize_transfer
+from ..data import StylePool, TransferCollator, tokenize_transfer
 from ..metrics import StyleJudge
 from ..model import styles_of
 from ..pipeline import pad_id, prompt_of
@@ -26,7 +26,8 @@ class TransferTask:
     @staticmethod
     def collator(setting: Setting, dataset: Any, rows: Any) -> TransferCollator:
         """Rows -> tensors."""
-        args = setting.args
+        args, bank = setting.args, styles_of(setting.model)
+        pool = StylePool.of(rows, bank.labels(rows["style"])) if "synthetic" in rows.column_names else None
         return TransferCollator(
             pad_id(setting.tokenizer),
             setting.encode_styles,
@@ -34,6 +35,8 @@ class TransferTask:
             fraction=args.adversary_fraction if args.plays else 0.0,
             novel_weight=args.novel_token_weight,
             decoder_only=not setting.model.config.is_encoder_decoder,
+            pool=pool,
+            label_styles=bank.labels,
         )
 
     @staticmethod

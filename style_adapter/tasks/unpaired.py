@@ -29,7 +29,8 @@ class UnpairedTask:
         """Rows -> tensors; `rows` are those of `dataset`, tokenised."""
         args, bank = setting.args, styles_of(setting.model)
         labels = bank.labels(rows["style"])
-        markers = None
+        pool, markers = StylePool.of(rows, labels), None
+        pool.check_others()
         if args.marker_threshold and dataset is setting.trained_on:  # texts to evaluate on may be too few to have any
             markers = StyleMarkers.fit(list(dataset["text"]), labels, threshold=args.marker_threshold)
         return UnpairedCollator(
@@ -38,7 +39,7 @@ class UnpairedTask:
             pad_id(setting.tokenizer),
             setting.encode_styles,
             bank.labels,
-            StylePool.of(rows, labels),
+            pool,
             Corruption(drop=args.drop_words, reach=args.shuffle_reach, markers=markers),
             draws=setting.draws,
             fraction=args.adversary_fraction,

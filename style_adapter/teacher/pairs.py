@@ -10,11 +10,12 @@ LEAST_LOGIT = 1.0
 
 
 class Pair(TypedDict):
-    """A row of paired training data."""
+    """A row of paired training data; `synthetic` says of the target that a program made it."""
 
     source: str
     target: str
     style: str
+    synthetic: bool
 
 
 def teacher_pairs(
@@ -73,7 +74,7 @@ def _pairs(
     pairs: list[Pair] = []
     for text, style, target, rewrite in zip(texts, styles, wanted, teacher.rewrite(texts, wanted), strict=True):
         if rewrite is not None and rewrite.logit >= least_logit and rewrite.score > 0:
-            pairs.append({"source": text, "target": rewrite.text, "style": target})
+            pairs.append({"source": text, "target": rewrite.text, "style": target, "synthetic": True})
             if both_ways:
-                pairs.append({"source": rewrite.text, "target": text, "style": style})
+                pairs.append({"source": rewrite.text, "target": text, "style": style, "synthetic": False})
     return pairs
