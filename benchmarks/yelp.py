@@ -38,12 +38,16 @@ from style_adapter import (
     transfer,
     transfer_best,
 )
+from style_adapter.fluency import BackboneScorer
+from style_adapter.pipeline import Scores, choose, log_likelihoods
 from style_adapter.presets import TAUGHT
+from style_adapter.teacher.pairs import Pair
 
 STYLES = ("neg", "pos")
 OTHER = {"neg": "pos", "pos": "neg"}
 PROMPT = "{source}\n"
 RUNS = Path("runs/yelp")
+TEXTS = 6000  # of a round
 GAME = {name: value for name, value in TAUGHT.items() if name != "teacher"}  # as `train --unpaired` plays it
 OPTIONS: dict[str, Any] = (
     TRAINING
@@ -99,7 +103,7 @@ class Yelp:
         return max(1, int(number * self.scale))
 
 
-def kept(path: Path, make: Any) -> list[dict[str, str]]:
+def kept(path: Path, make: Any) -> list[Pair]:
     """The rows of a file, made first where it is missing."""
     if not path.exists():
         begun = time.perf_counter()
@@ -120,7 +124,7 @@ def fresh_model(seed: int, rank: int) -> tuple[PeftModel, Any]:
     return get_peft_model(backbone, config), tokenizer
 
 
-def train(model: PeftModel, tokenizer: Any, rows: list[dict[str, str]], folder: Path, **options: Any) -> None:
+def train(model: PeftModel, tokenizer: Any, rows: list[Pair], folder: Path, **options: Any) -> None:
     """Trains the adapter in place on pairs, unless `folder` has it already."""
     if (folder / "adapter_config.json").exists():
         model.load_adapter(str(folder), "default", is_trainable=True)
@@ -137,26 +141,39 @@ def train(model: PeftModel, tokenizer: Any, rows: list[dict[str, str]], folder: 
     print(f"{folder}: {trainer.state.global_step} steps, {time.perf_counter() - begun:.0f} s", flush=True)
 
 
+def ranker(model: PeftModel, tokenizer: Any, teacher: EditTeacher) -> Scores:
+    """score(y | x, s) = the teacher's + log p(y | x, s) / 10 + (log p(y) - log p(x)) / 10, p(y) of the frozen backbone.
+
+    The three are told apart by what they cannot see: the teacher how a sentence reads as a whole, the adapter's own
+    likelihood the style, the backbone the source.
+    """
+    backbone = BackboneScorer(model, tokenizer, 128)
+
+    def score(sources: list[str], outputs: list[str], styles: list[str]) -> np.ndarray:
+        lengths = np.array([len(text.split()) + 1 for text in outputs])
+        own = lengths * log_likelihoods(model, tokenizer, sources, outputs, styles, batch_size=128)
+        known = dict(zip(kinds := [*dict.fromkeys([*sources, *outputs])], backbone.sums(kinds)[:, 0], strict=True))
+        gain = np.array([known[y] - known[x] for x, y in zip(sources, outputs, strict=True)])
+        return teacher.score(sources, outputs, styles) + 0.1 * own + 0.1 * gain
+
+    return score
+
+
 def better_pairs(
-    model: PeftModel, tokenizer: Any, teacher: EditTeacher, texts: Sequence[str], styles: Sequence[str], seed: int
-) -> list[dict[str, str]]:
-    """Each text with the best of the adapter's drafts and the teacher's, and the other way round."""
+    model: PeftModel, tokenizer: Any, teacher: EditTeacher, texts: Sequence[str], styles: Sequence[str]
+) -> list[Pair]:
+    """Each text with the best of the adapter's rewrite and four of the teacher's, and the other way round."""
     wanted = [OTHER[style] for style in styles]
-    drafts = transfer_best(
-        model, tokenizer, texts, wanted, score=teacher.score, samples=8, top_k=20, seed=seed, batch_size=64
-    )
-    edits = [
-        rewrite.text if rewrite else text for rewrite, text in zip(teacher.rewrite(texts, wanted), texts, strict=True)
-    ]
-    scores = np.stack([teacher.score(texts, made, wanted) for made in (drafts, edits)])
-    best = [pair[int(choice)] for pair, choice in zip(zip(drafts, edits, strict=True), scores.argmax(0), strict=True)]
-    good = scores.max(0) > 0
-    rows = []
-    for text, draft, style, target, is_good in zip(texts, best, styles, wanted, good, strict=True):
-        if is_good and draft != text:
+    edits = teacher.rewrites(texts, wanted, 4)
+    drafts = transfer(model, tokenizer, texts, wanted, batch_size=128)
+    candidates = [[draft, *(edit.text for edit in found)] for draft, found in zip(drafts, edits, strict=True)]
+    chosen = choose(texts, candidates, wanted, ranker(model, tokenizer, teacher))
+    rows: list[Pair] = []
+    for text, choice, style, target in zip(texts, chosen, styles, wanted, strict=True):
+        if choice.score > 0 and choice.text != text:
             rows += [
-                {"source": text, "target": draft, "style": target},
-                {"source": draft, "target": text, "style": style},
+                {"source": text, "target": choice.text, "style": target, "synthetic": True},
+                {"source": choice.text, "target": text, "style": style, "synthetic": False},
             ]
     return rows
 
@@ -233,12 +250,12 @@ def main() -> None:
     look = partial(look_at, evaluator_of(texts, styles, dev), dev, model, tokenizer, options.dev_lines)
     found["round 0, greedy"] = look()
     for number in range(1, options.rounds + 1):
-        start = yelp.count(5000) * (number - 1)
-        part = [i * 2 for i in range(start, start + yelp.count(5000))]  # lines that the evidence has not heard
+        start = yelp.count(TEXTS) * (number - 1)
+        part = [i * 2 for i in range(start, start + yelp.count(TEXTS))]  # lines that the evidence has not heard
         better = kept(
             folder / f"better-{number}.jsonl",
-            lambda part=part, number=number: better_pairs(
-                model, tokenizer, teacher_of(yelp), [texts[i] for i in part], [styles[i] for i in part], number
+            lambda part=part: better_pairs(
+                model, tokenizer, teacher_of(yelp), [texts[i] for i in part], [styles[i] for i in part]
             ),
         )
         train(
