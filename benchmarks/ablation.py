@@ -1,12 +1,14 @@
 """What each term of the objective adds, at equal training time: modern English <-> King James, SmolLM2-135M, r = 16.
 
-    python benchmarks/ablation.py                  # about 3 hours on one core; cells in benchmarks/results/ablation
+    python benchmarks/ablation.py                  # about 4 hours on one core; cells in benchmarks/results/ablation
     python benchmarks/ablation.py --part 0/2       # half of the cells, beside a process with the other half
     python benchmarks/ablation.py --seconds 20     # a look, written nowhere
 
 Unpaired: each training verse is there in one version only. Each term is switched off in turn, and some are added.
-Paired: both versions are there; adversary and features off and on. Every cell trains for the same processor time on one
-core, is judged on 100 verses of Acts in both directions by a judge that training never saw, and is run with two seeds.
+Paired: both versions are there; adversary and features off and on. The guards of the game (old fakes, cautious
+sampling, smoothed labels) are switched the other way than by default. Every cell trains for the same processor time on
+one core, is judged on 100 verses of Acts in both directions by a judge that training never saw, and is run with two
+seeds.
 
 A run that is stopped goes on with the cells that are missing; delete a cell's file to run it again.
 """
@@ -25,6 +27,8 @@ from kjv_runs import UNPAIRED as RECIPE
 from runs import GAME, NO_GAME, mean_of
 
 SEEDS = (0, 1)
+OLD_FAKES = {"replay_size": 256}
+NOT_SMOOTHED = {"discriminator_smoothing": 0.0}
 UNPAIRED: dict[str, dict[str, Any]] = {
     "all terms": {},
     "without a game": NO_GAME,
@@ -37,7 +41,11 @@ UNPAIRED: dict[str, dict[str, Any]] = {
     "with divergence": {"w_kl": 0.1},
     "with diversity": {"w_div": 0.1, "noise_dim": 8},
     "with soft embeddings": {"estimator": "soft"},
-    "with rewards": {"estimator": "reinforce"},
+    "with rewards": {"estimator": "reinforce", "w_feat": 0.0, "w_cls": 0.0},
+    "with old fakes": OLD_FAKES,
+    "drawn at temperature 0.7": {"sampling_temperature": 0.7},
+    "drawn from the likeliest 0.9": {"sampling_top_p": 0.9},
+    "labels not smoothed": NOT_SMOOTHED,
 }
 PAIRED: dict[str, dict[str, Any]] = {
     "likelihood alone": NO_GAME,
@@ -46,6 +54,8 @@ PAIRED: dict[str, dict[str, Any]] = {
     "with adversary, features, classifier": GAME,
     "the same at ten times the weight": {"w_adv": 0.5, "w_feat": 1.0, "w_cls": 0.5},
     "the same, likeliest token": GAME | {"estimator": "straight_through"},
+    "with adversary, old fakes": {"w_adv": 0.05} | OLD_FAKES,
+    "with adversary, labels not smoothed": {"w_adv": 0.05} | NOT_SMOOTHED,
 }
 TEMPERATURES = (0.5, 0.7, 1.0)  # of the likelihood's own samples
 SHOWN = ("joint", "style_accuracy", "bleu", "self_bleu", "copy_rate", "distinct_2")

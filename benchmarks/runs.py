@@ -18,10 +18,11 @@ from transformers import TrainerCallback
 
 from style_adapter import StyleAdapterConfig, StyleTrainer, StyleTrainingArguments, transfer
 from style_adapter.metrics import copy_rate, distinct_n, repetition_rate
+from style_adapter.pipeline import ensure_padding, load_backbone
 from style_adapter.tasks import Setting, Task
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-from smollm2 import load_smollm2
+from smollm2 import backbone_folder, load_smollm2
 
 PROMPT = "<|im_start|>user\nRewrite: {source}<|im_end|>\n<|im_start|>assistant\n"
 NO_GAME = {"w_adv": 0.0, "w_feat": 0.0, "w_cls": 0.0}
@@ -113,12 +114,16 @@ def style_trainer(
 ) -> StyleTrainer:
     """A trainer of an adapter on SmolLM2-135M, of rank 16 unless `config` says otherwise.
 
-    `options` are the trainer's own where they name them, else training arguments.
+    `options` are the trainer's own where they name them, else training arguments. A `task_type` that sorts gets a new
+    head with a class for each style.
     """
     torch.manual_seed(seed)
     backbone, tokenizer = load_smollm2(dtype=torch.bfloat16)
     adapter: dict[str, Any] = {"r": 16, "alpha": 32.0, "target_modules": "all-linear", "prompt": PROMPT}
     adapter |= {"styles": [*styles], "task_type": "CAUSAL_LM", **(config or {})}
+    if (head := adapter["task_type"]) != "CAUSAL_LM":
+        backbone = load_backbone(str(backbone_folder()), task_type=head, dtype="bfloat16", num_labels=len(styles))
+        ensure_padding(backbone, tokenizer)
     own = {name: options.pop(name) for name in ("eval_dataset", "judge") if name in options}
     arguments: dict[str, Any] = TRAINING | {"watch_steps": 0, "seed": seed} | options
     return StyleTrainer(

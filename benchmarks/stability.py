@@ -4,7 +4,8 @@
     python benchmarks/stability.py --seconds 10    # a look, written nowhere
 
 Each seed trains for the same processor time with every term on, and is judged on 100 verses of Acts in both directions.
-Reported are J and its factors, and whether the monitor of the game had a reason to stop.
+Reported are J and its factors, the steps that were dropped since a gradient was not finite, and whether the monitor of
+the game had a reason to stop.
 """
 
 import argparse
@@ -32,15 +33,16 @@ def cell(seconds: float, seed: int) -> dict[str, Any]:
 
 def report(found: dict[str, dict[str, Any]]) -> str:
     """A row a seed; at the end the mean, with half the distance between the extremes."""
-    rows = [("seed", "steps", *(f"{d} {name}" for d in ("kjv", "modern") for name in SHOWN), "stopped")]
+    rows = [("seed", "steps", "dropped", *(f"{d} {name}" for d in ("kjv", "modern") for name in SHOWN), "stopped")]
     columns = [f"{direction}_{name}" for direction in ("kjv", "modern") for name in SHOWN]
     for name, cell_found in found.items():
         values = [f"{cell_found['metrics'].get(column, float('nan')):.3f}" for column in columns]
-        rows.append((name, str(cell_found["steps"]), *values, cell_found["stopped"] or "no"))
+        dropped = cell_found.get("last_log", {}).get("skipped_steps", 0)
+        rows.append((name, str(cell_found["steps"]), str(dropped), *values, cell_found["stopped"] or "no"))
     means = [
         mean_and_spread([each["metrics"].get(column, float("nan")) for each in found.values()]) for column in columns
     ]
-    return table([*rows, ("mean", "", *means, "")])
+    return table([*rows, ("mean", "", "", *means, "")])
 
 
 def main() -> None:

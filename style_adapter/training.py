@@ -115,6 +115,7 @@ def _taught(rows: datasets.Dataset, recipe: Recipe) -> datasets.Dataset:
         )
     labels, most = _labels(rows, recipe), recipe.data.max_train_rows
     styles = dict(zip(labels, rows["style"], strict=True))
+    _say(recipe, f"The teacher reads {len(rows):,} texts.")
     pairs = teacher_pairs(rows["text"], labels, count=most and 1 + most * 2 // 3, seed=recipe.training.seed)
     _say(recipe, f"The teacher made {len(pairs):,} pairs.")
     return datasets.Dataset.from_list([{**pair, "style": styles[pair["style"]]} for pair in pairs])

@@ -47,6 +47,8 @@ UNPAIRED: dict[str, Any] = {
     "sampling_length": 6,
 }
 
+REWARDED: dict[str, Any] = {"estimator": "reinforce", "w_feat": 0.0, "w_cls": 0.0}
+
 # What a case is: the model, and options of the trainer.
 CASES: dict[str, tuple[Callable[[], PeftModel], dict[str, Any]]] = {
     "game": (random_adapter(noise_dim=2), SGD | GAME),
@@ -71,7 +73,7 @@ CASES: dict[str, tuple[Callable[[], PeftModel], dict[str, Any]]] = {
         random_adapter(noise_dim=2),
         SGD | GAME | UNPAIRED | {"replay_size": 6, "feature_matching": "mean", "w_div": 0.1, "instance_noise": 0.1},
     ),
-    "rewarded": (random_adapter(), SGD | GAME | UNPAIRED | {"estimator": "reinforce", "w_kl": 0.1}),
+    "rewarded": (random_adapter(), SGD | GAME | UNPAIRED | REWARDED | {"w_kl": 0.1}),
     "bf16": (random_adapter(), SGD | GAME | {"bf16": True}),
     "cut off": (cut_off, SGD | {"adversary_fraction": 0.0}),
 }

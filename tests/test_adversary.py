@@ -11,7 +11,14 @@ import torch.nn.functional as F  # noqa: N812 - the name every torch user knows
 import transformers
 from torch import Tensor, nn
 
-from style_adapter.adversary import StyleDiscriminator, StylePrototypes, find_blocks, hidden_after, judge_detached
+from style_adapter.adversary import (
+    DISCRIMINATORS,
+    StyleDiscriminator,
+    StylePrototypes,
+    find_blocks,
+    hidden_after,
+    judge_detached,
+)
 from style_adapter.losses import GAMES, gradient_penalty, style_cross_entropy
 
 BACKBONE_PARAMETERS = 134_515_008  # SmolLM2-135M, whose hidden states are 576 wide
@@ -103,6 +110,37 @@ def test_realness_is_linear_in_the_style_and_style_logits_do_not_read_it(batch):
     torch.testing.assert_close(mixed.realness - none, 0.7 * shift_a - 0.2 * shift_b)
     assert shift_a.abs().min() > 0
     assert torch.equal(mixed.style_logits, judge(features, mask, a).style_logits)
+
+
+def test_a_two_way_judge_tells_real_from_fake_whatever_the_style(batch):
+    features, mask, style = batch
+    judge = discriminator(kind="two_way")
+    judged = judge(features, mask, style)
+    hidden = judge.body(judged.pooled)
+    torch.testing.assert_close(judged.realness, hidden @ judge.realness.weight[0] + judge.realness.bias)
+    assert torch.equal(judged.realness, judge(features, mask, style.flip(-1)).realness)
+    assert judged.style_logits.shape == (4, STYLES)
+
+
+def test_with_a_class_of_fakes_realness_is_the_log_odds_of_the_style_against_it(batch):
+    features, mask, style = batch
+    judged = discriminator(kind="fake_class")(features, mask, style)
+    assert judged.style_logits.shape == (4, STYLES + 1)
+    probabilities = judged.style_logits.softmax(-1)
+    wanted = (probabilities[:, :STYLES] * style).sum(-1)
+    torch.testing.assert_close(judged.realness, (wanted / probabilities[:, -1]).log())
+
+
+@pytest.mark.parametrize("kind", DISCRIMINATORS)
+def test_the_realness_of_a_prefix_is_that_of_the_text_cut_there(batch, kind):
+    features, mask, style = batch
+    judge = discriminator(kind=kind)
+    found = judge.prefixes(features, mask.bool(), style)
+    for length in range(1, 6):
+        cut = mask * (torch.arange(5) < length)
+        rows = cut.any(-1)
+        expected = judge(features[rows], cut[rows], style[rows]).realness
+        torch.testing.assert_close(found[rows, length - 1], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

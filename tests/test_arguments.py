@@ -1,7 +1,13 @@
 """The options of a run: their bounds, and what they make of Trainer's."""
 
+from dataclasses import fields
+
 import pytest
 from training_fixtures import arguments
+
+from style_adapter.arguments.adversary import AdversaryOptions
+from style_adapter.arguments.objective import ObjectiveOptions
+from style_adapter.arguments.watching import WatchOptions
 
 
 @pytest.mark.parametrize(
@@ -19,12 +25,26 @@ from training_fixtures import arguments
         ({"temperature": 0.0}, "temperature=0.0 must be > 0; 1 changes nothing"),
         ({"novel_token_weight": 0.0}, "novel_token_weight=0.0 must be > 0; 1 changes nothing"),
         ({"max_length": 0}, "max_length=0 must be >= 1; set it in"),
+        ({"discriminator_beta2": 1.0}, r"discriminator_beta2=1.0 must be in \[0, 1\)"),
+        (
+            {"estimator": "reinforce", "w_feat": 0.0, "w_cls": 0.05},
+            "w_cls=0.05 must be 0 for estimator='reinforce', .* only rewards; set it to 0",
+        ),
+        ({"estimator": "reinforce", "w_feat": 0.1}, "w_feat=0.1 must be 0 for estimator='reinforce'"),
+        ({"estimator": "reinforce", "w_feat": 0.0, "w_cls": 0.0, "w_div": 0.2}, "w_div=0.2 must be 0 for estimator"),
         ({"early_stopping_patience": 2}, "early_stopping_patience=2 must come with evaluations; set eval_strategy"),
     ],
 )
 def test_an_option_out_of_its_bounds_is_named_with_the_remedy(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         arguments(tmp_path, **options)
+
+
+def test_every_number_has_bounds():
+    own = [field for options in (ObjectiveOptions, AdversaryOptions, WatchOptions) for field in fields(options)]
+    numbers = [field for field in own if field.type in (int, float, int | None, float | None)]
+    assert len(numbers) > 40
+    assert not [field.name for field in numbers if field.metadata["bounds"] is None]
 
 
 @pytest.mark.parametrize(

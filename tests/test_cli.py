@@ -17,12 +17,14 @@ from safetensors.torch import load_file
 from training_fixtures import (
     SOURCES,
     byte_tokenizer,
+    closing_tokenizer,
     llama,
     llama_classifier,
     llama_tagger,
     masked_bert,
     save_backbone,
     t5,
+    t5_classifier,
     toy_rows,
     trained_toy,
 )
@@ -138,6 +140,19 @@ def test_a_classifier_is_trained_and_loaded_with_its_classes(folder):
     model, tokenizer = load(str(folder / "out"))
     assert model.config.num_labels == 3
     assert classify(model, tokenizer, ["ab", "ba", "ac", "bc"]) == [2, 0, 2, 0]
+
+
+def test_an_encoder_decoders_classifier_is_loaded_with_the_head_it_was_trained_with(folder):
+    backbone = t5_classifier(num_labels=2)
+    backbone.save_pretrained(folder / "base")
+    closing_tokenizer().save_pretrained(folder / "base")
+    rows = [{"text": text, "label": int(text.startswith("a")), "style": "loud"} for text in ("ab", "ba", "ac", "bc")]
+    datasets.Dataset.from_list(rows).to_json(folder / "rows.jsonl")
+    assert main(["train", write_recipe(folder, task="classification", max_steps=40)]) == 0
+    backbone.transformer.save_pretrained(folder / "base")  # as on the hub: each loading draws another head
+    for _ in range(2):
+        model, tokenizer = load(str(folder / "out"))
+        assert classify(model, tokenizer, ["ab", "ba", "ac", "bc"]) == [1, 0, 1, 0]
 
 
 def test_a_tagger_is_trained_and_loaded_with_its_classes(folder, capsys):

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "style_adapter"
 ROOF = 9
 FLOORS = {
-    **dict.fromkeys(["_peft", "functional", "seeds"], 0),
+    **dict.fromkeys(["_peft", "bars", "functional", "seeds"], 0),
     **dict.fromkeys(
         ["adversary", "config", "corruption", "data", "estimators", "losses", "metrics", "piles", "replay", "style"], 1
     ),

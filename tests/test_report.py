@@ -73,7 +73,7 @@ def test_the_last_row_of_the_stability_table_is_mean_and_half_range():
         f"seed {i}": {"metrics": dict.fromkeys(names, v), "steps": 3, "stopped": None} for i, v in enumerate(values)
     }
     cells = stability.report(found).splitlines()[-1].split("|")
-    assert cells[3].strip() == f"{np.mean(values):.3f} ± {np.ptp(values) / 2:.3f}"
+    assert cells[4].strip() == f"{np.mean(values):.3f} ± {np.ptp(values) / 2:.3f}"
 
 
 def caught(draw, found, monkeypatch) -> Figure:

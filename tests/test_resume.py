@@ -159,6 +159,8 @@ RHYTHMS: dict[str, tuple[dict[str, Any], list[int]]] = {
         {
             "rows": toy_rows().rename_column("target", "text").remove_columns("source"),
             "estimator": "reinforce",
+            "w_feat": 0.0,
+            "w_cls": 0.0,
             "sampling_length": 4,
             "replay_size": 4,
             "replay_fraction": 0.5,

@@ -9,6 +9,7 @@ from training_fixtures import (
     adapted,
     bert_tagger,
     byte_tokenizer,
+    closing_tokenizer,
     gpt2_classifier,
     gpt2_tagger,
     llama,
@@ -18,6 +19,8 @@ from training_fixtures import (
     masked_bert,
     randomised,
     t5,
+    t5_classifier,
+    t5_tagger,
     toy_rows,
 )
 
@@ -38,18 +41,22 @@ def class_rows() -> datasets.Dataset:
     return datasets.Dataset.from_list(rows)
 
 
-@pytest.mark.parametrize("backbone", [llama_classifier, gpt2_classifier])
+@pytest.mark.parametrize("backbone", [llama_classifier, gpt2_classifier, t5_classifier])
 def test_a_classifier_learns_a_toy_whose_labels_depend_on_the_style(tmp_path, backbone):
-    rows = class_rows()
+    rows, tokenizer, rate = class_rows(), byte_tokenizer(), 1e-2
+    if backbone is t5_classifier:  # reads the closing token
+        tokenizer, rate = closing_tokenizer(), 3e-3
     model = adapted(backbone(num_labels=2), task_type="SEQ_CLS", noise_dim=1)
     trainer = make_trainer(
         tmp_path,
         model=model,
         rows=rows,
+        tokenizer=tokenizer,
         eval_dataset=rows,
         task="classification",
         max_steps=80,
         logging_steps=40.0,
+        learning_rate=rate,
         per_device_train_batch_size=16,
     )
     assert trainer.model.discriminator is None
@@ -60,8 +67,8 @@ def test_a_classifier_learns_a_toy_whose_labels_depend_on_the_style(tmp_path, ba
     assert after["eval_accuracy"] == after["eval_macro_f1"] == after["eval_style_score"] == 1.0
     assert after["eval_loss"] < 0.1 * before["eval_loss"]
     for style, expected in (("loud", [1, 0] * 4), ("calm", [0, 1] * 4)):
-        assert classify(model, byte_tokenizer(), TEXTS, style, batch_size=3) == expected
-    assert classify(model, byte_tokenizer(), rows["text"], rows["style"]) == rows["label"]
+        assert classify(model, tokenizer, TEXTS, style, batch_size=3) == expected
+    assert classify(model, tokenizer, rows["text"], rows["style"]) == rows["label"]
 
 
 def tagged_rows() -> datasets.Dataset:
@@ -76,7 +83,7 @@ def tagged_rows() -> datasets.Dataset:
     return datasets.Dataset.from_list(rows)
 
 
-@pytest.mark.parametrize("backbone", [bert_tagger, gpt2_tagger, llama_tagger])
+@pytest.mark.parametrize("backbone", [bert_tagger, gpt2_tagger, llama_tagger, t5_tagger])
 def test_a_tagger_learns_a_toy_whose_labels_depend_on_the_style(tmp_path, backbone):
     rows = tagged_rows()
     model = adapted(backbone(num_labels=3), task_type="TOKEN_CLS")

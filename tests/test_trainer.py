@@ -111,6 +111,25 @@ def test_each_term_is_the_mean_over_its_own_items(tmp_path):
     torch.testing.assert_close(trainer.compute_loss(trainer.model, batch), expected)  # no prototype yet: feat is 0
 
 
+def test_divergence_alone_with_pairs_is_that_of_the_distributions_at_the_target(tmp_path):
+    alone = {"w_adv": 0.0, "w_feat": 0.0, "w_cls": 0.0, "w_kl": 0.5, "max_steps": 1}
+    trainer = make_trainer(tmp_path, model=randomised(adapted()), **alone)
+    game, row = trainer.model.eval(), trainer.train_dataset[0]
+    found = game(**trainer.data_collator([row])).rows["kl"]
+    prompt, styles = row["prompt_ids"], (row["style"], 0 * game.model.styles[row["style"]])
+    ids = torch.tensor([[*prompt, *row["target_ids"]]])
+    with torch.no_grad():
+        own, frozen = (
+            game.model(ids, styles=style).logits[0, len(prompt) - 1 : -1].log_softmax(-1) for style in styles
+        )
+    expected = (own.exp() * (own - frozen)).sum(-1).mean()
+    torch.testing.assert_close(found[0], expected)
+    assert expected > 0.01
+    trainer.train()
+    assert trainer.model.discriminator is None
+    assert {name for name in trainer.state.log_history[0] if name.startswith("loss_")} == {"loss_ce", "loss_kl"}
+
+
 # The optimizer
 
 
@@ -157,6 +176,10 @@ def test_groups_hold_each_trainable_tensor_once_with_its_own_rate_and_decay(tmp_
         assert found, kind
         for group in found:
             assert (group["lr"], group["weight_decay"], group["betas"][0]) == (rate, decay, beta), kind
+    betas = {"betas": (0.8, 0.95)}
+    for second, expected in ((None, (0.5, 0.95)), (0.9, (0.5, 0.9))):
+        own = parameter_groups(trainer.model, arguments(tmp_path, discriminator_beta2=second), betas)
+        assert own[-1]["betas"] == expected
     own = parameter_groups(trainer.model, arguments(tmp_path, gate_learning_rate=3e-3), {})
     assert next(group for group in own if group.get("lr") == 3e-3)["weight_decay"] == 0.0
 

@@ -31,6 +31,8 @@ ROWS = datasets.Dataset.from_list(
 )
 SGD = {"optim": "sgd", "max_steps": 1, "learning_rate": 0.1, "discriminator_learning_rate": 0.1, "max_grad_norm": 0.0}
 
+REWARDED = {"estimator": "reinforce", "w_feat": 0.0, "w_cls": 0.0}  # no gradient goes through the text
+
 
 def trainer_of(folder, *, model=None, rows=ROWS, **options):
     """A trainer of the unpaired toy on a random adapter, short samples."""
@@ -171,7 +173,7 @@ def test_diversity_wants_noise(tmp_path):
 
 @pytest.mark.parametrize("estimator", ["sampled", "soft", "reinforce"])
 def test_each_estimator_moves_the_adapter_and_not_the_judge(tmp_path, estimator):
-    trainer = trainer_of(tmp_path, estimator=estimator)
+    trainer = trainer_of(tmp_path, **REWARDED if estimator == "reinforce" else {"estimator": estimator})
     game, batch = trainer.model, batch_of(trainer)
     game(**batch)
     game.memory.commit()
@@ -209,14 +211,22 @@ def moved_by(trainer) -> dict[str, torch.Tensor]:
     return {**adapter_weights(trainer.style_model), **discriminator_state(trainer.model)}
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"estimator": "reinforce"}, {"replay_size": 8, "w_kl": 0.1, "feature_matching": "mean"}]
-)
+@pytest.mark.parametrize("options", [{}, REWARDED, {"replay_size": 8, "w_kl": 0.1, "feature_matching": "mean"}])
 def test_accumulating_4_x_2_rows_is_a_batch_of_8(tmp_path, options):
     options = SGD | {"adversary_fraction": 0.7} | options
     whole = moved_by(trainer_of(tmp_path, per_device_train_batch_size=8, **options))
     parts = moved_by(trainer_of(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=4, **options))
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_written_is_drawn_as_the_options_of_sampling_say(tmp_path):
+    drawn = trainer_of(tmp_path)
+    batch = batch_of(drawn)
+    greedy = written(trainer_of(tmp_path, sampling_temperature=0.0), batch)
+    assert written(drawn, batch) != greedy
+    # Caution to the end: one token left to draw, by its rank, by its probability, by a temperature near 0.
+    for options in ({"sampling_top_k": 1}, {"sampling_top_p": 1e-6}, {"sampling_temperature": 1e-4}):
+        assert written(trainer_of(tmp_path, **options), batch) == greedy
 
 
 def test_steps_of_the_judge_alone_leave_the_adapter_bitwise(tmp_path):

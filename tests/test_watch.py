@@ -13,7 +13,7 @@ from training_fixtures import (
     make_trainer,
     toy_rows,
 )
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging
 
 from style_adapter import StyleTrainer
@@ -151,6 +151,23 @@ def test_a_classifier_has_no_samples(tmp_path):
     trainer = make_trainer(tmp_path, model=model, rows=rows, task="classification", watch_steps=1, max_steps=1)
     trainer.train()
     assert sampled(trainer) == {}
+
+
+def test_every_number_of_the_game_reaches_the_trackers(tmp_path):
+    lines = []
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            lines.append(dict(logs))
+
+    looks = {"watch_steps": 2, "watch_samples": 2, "term_gradient_steps": 2, "max_steps": 2}
+    make_trainer(tmp_path, callbacks=[Tracker()], **looks).train()
+    terms = ("ce", "adv", "feat", "cls", "d_adv", "d_cls")
+    expected = {f"{kind}_{term}" for kind in ("loss", "grad_norm") for term in terms}
+    expected |= {f"sample_{name}" for name in STATISTICS} | {"d_accuracy_real", "d_accuracy_fake", "grad_norm"}
+    expected |= {"d_grad_norm", "learning_rate", "d_learning_rate", "adversary_scale"}
+    assert expected <= lines[1].keys()
+    assert all(isinstance(value, (int, float)) for line in lines for value in line.values())  # others are left out
 
 
 # The terminal

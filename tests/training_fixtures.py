@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 import torch
 from peft import PeftModel, TaskType, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import (
     BertConfig,
@@ -25,6 +25,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
+    T5ForSequenceClassification,
+    T5ForTokenClassification,
 )
 
 from style_adapter import StyleAdapterConfig, StyleBank, styles_of
@@ -47,6 +49,14 @@ def byte_tokenizer(**tokens: str) -> PreTrainedTokenizerBase:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", **tokens)
+
+
+def closing_tokenizer() -> PreTrainedTokenizerBase:
+    """The same, but it closes each text, as that of T5 does."""
+    tokenizer = byte_tokenizer()
+    closed = {"single": "$A </s>", "pair": "$A </s> $B </s>", "special_tokens": [("</s>", END)]}
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(**closed)
+    return tokenizer
 
 
 _LLAMA = {
@@ -76,7 +86,19 @@ _BERT = {
     "pad_token_id": PAD,
     "initializer_range": 0.2,
 }
-_T5 = {"vocab_size": VOCAB, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
+_T5 = {
+    "vocab_size": VOCAB,
+    "d_model": 32,
+    "d_kv": 16,
+    "d_ff": 64,
+    "num_layers": 2,
+    "num_heads": 2,
+    "pad_token_id": PAD,
+    "eos_token_id": END,
+    "decoder_start_token_id": PAD,
+    "dropout_rate": 0.0,
+    "classifier_dropout": 0.0,
+}
 
 
 def llama(**options: Any) -> PreTrainedModel:
@@ -124,8 +146,17 @@ def masked_bert(**options: Any) -> PreTrainedModel:
 
 def t5(**options: Any) -> PreTrainedModel:
     """A T5 of two blocks of 32 a side; no dropout."""
-    tokens = {"pad_token_id": PAD, "eos_token_id": END, "decoder_start_token_id": PAD, "dropout_rate": 0.0}
-    return _seeded(T5ForConditionalGeneration, T5Config(**_T5 | tokens | options))
+    return _seeded(T5ForConditionalGeneration, T5Config(**_T5 | options))
+
+
+def t5_classifier(**options: Any) -> PreTrainedModel:
+    """The same with a head for classes, which reads what the decoder says at the end of the text."""
+    return _seeded(T5ForSequenceClassification, T5Config(**_T5 | options))
+
+
+def t5_tagger(**options: Any) -> PreTrainedModel:
+    """Its encoder with a head for the classes of tokens."""
+    return _seeded(T5ForTokenClassification, T5Config(**_T5 | options))
 
 
 def _seeded(cls: type[PreTrainedModel], config: Any) -> PreTrainedModel:

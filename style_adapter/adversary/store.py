@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import IO
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -14,7 +15,7 @@ STORES = ("none", "memory", "disk")
 
 
 class FeatureStore:
-    """Keeps phi_k of each text by its row id, in memory or in a file that the system maps and drops with the process.
+    """Keeps phi_k of each text by its row id, in memory or in a memory-mapped file that goes with the process.
 
     Each text is read alone, so that its features depend on nothing but itself: those of a resumed run, or of another
     split into batches, are the same bit by bit.
@@ -73,5 +74,6 @@ class FeatureStore:
         if self._file is None:
             return self._kept[row]
         place, shape, dtype = self._places[row]
-        data = bytearray(os.pread(self._file.fileno(), shape.numel() * dtype.itemsize, place))
-        return torch.frombuffer(data, dtype=dtype).view(shape)
+        # "c": torch warns of what it may not write to; nothing is written, so nothing is copied either.
+        mapped = np.memmap(self._file, np.uint8, "c", place, shape.numel() * dtype.itemsize)
+        return torch.from_numpy(mapped).view(dtype).view(shape)

@@ -65,12 +65,17 @@ class AdversaryOptions:
     discriminator_steps: int = option(
         1, "Of so many optimizer steps all but the last train the discriminator alone.", bounds=">= 1"
     )
-    discriminator_learning_rate: float = option(5e-4, "Learning rate of the discriminator.")
+    discriminator_learning_rate: float = option(5e-4, "Learning rate of the discriminator.", bounds=">= 0")
     discriminator_lr_scheduler_type: str | None = option(
         None, "Schedule of the discriminator's rate; that of the adapter's if left out.", choices=SCHEDULES
     )
-    discriminator_beta1: float = option(0.5, "First AdamW beta of the discriminator; low, as its target moves.")
-    discriminator_weight_decay: float = option(0.0, "Weight decay of the discriminator.")
+    discriminator_beta1: float = option(
+        0.5, "First AdamW beta of the discriminator; low, as its target moves.", bounds="in [0, 1)"
+    )
+    discriminator_beta2: float | None = option(
+        None, "Second AdamW beta of the discriminator; adam_beta2 if left out.", bounds="in [0, 1)"
+    )
+    discriminator_weight_decay: float = option(0.0, "Weight decay of the discriminator.", bounds=">= 0")
     discriminator_blocks: int = option(
         4, "How many blocks of the frozen backbone the discriminator reads.", bounds=">= 1"
     )
@@ -85,7 +90,7 @@ class AdversaryOptions:
         bounds="in [0, 1)",
         remedy="0.1 is usual",
     )
-    adversary_start: int = option(100, "Optimizer steps of likelihood alone before the game starts.")
+    adversary_start: int = option(100, "Optimizer steps of likelihood alone before the game starts.", bounds=">= 0")
     adversary_fraction: float = option(
         0.5,
         "Share of the rows that the discriminator sees, in [0, 1]; 0: no game.",
@@ -114,7 +119,7 @@ class AdversaryOptions:
         bounds="> 0",
         remedy="1 changes nothing",
     )
-    prototype_rate: float = option(0.1, "Rate at which style prototypes follow new texts.")
+    prototype_rate: float = option(0.1, "Rate at which style prototypes follow new texts.", bounds="in (0, 1]")
 
     def _check_fakes(self) -> None:
         """Refuses estimators that need another kind of fakes.

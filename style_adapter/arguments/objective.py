@@ -36,7 +36,12 @@ class ObjectiveOptions:
     w_kl: float = option(0.0, "Weight of the divergence of generated text from the frozen backbone.", **_OFF)
     w_adv: float = option(0.05, "Weight of the generator's loss against the discriminator.", **_OFF)
     w_feat: float = option(0.0, "Weight of the distance to the style's feature prototype.", **_OFF)
-    w_cls: float = option(0.0, "Weight of the style head's cross entropy on generated text.", **_OFF)
+    w_cls: float = option(
+        0.0,
+        "Weight of the style head's cross entropy on generated text; nothing in discriminator_kind=fake_class, whose "
+        "game has it.",
+        **_OFF,
+    )
     w_div: float = option(0.0, "Weight of the diversity term: other noise must give other text (noise_dim).", **_OFF)
     w_d_cls: float = option(1.0, "Weight of the style head's cross entropy on real text.", **_OFF)
     w_r1: float = option(0.0, "Weight gamma of the R1 penalty on the discriminator; 0: none.", **_OFF)

@@ -27,9 +27,11 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
     """
 
     gate_learning_rate: float | None = option(
-        None, "Learning rate of the style gates; ten times learning_rate if left out."
+        None, "Learning rate of the style gates; ten times learning_rate if left out.", bounds=">= 0"
     )
-    expected_processes: int | None = option(None, "Refuse to train with another number of processes than this.")
+    expected_processes: int | None = option(
+        None, "Refuse to train with another number of processes than this.", bounds=">= 1"
+    )
     resume_from_checkpoint: str | bool | None = option(  # type: ignore[assignment]  # Trainer.train takes True too
         None, "Checkpoint folder to go on from; true: the newest whole one in output_dir, or a fresh start."
     )
@@ -83,7 +85,21 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
         check_options(self)
         self._settle_smoothing()
         self._check_fakes()
+        self._check_rewards()
         self._check_schedules(SchedulerType(self.lr_scheduler_type).value)
+
+    def _check_rewards(self) -> None:
+        """Refuses terms that need a gradient through the text where rewards alone teach.
+
+        Raises:
+            ValueError: Such a term.
+        """
+        for name in ("w_feat", "w_cls", "w_div"):
+            if self.estimator == "reinforce" and (weight := getattr(self, name)) > 0:
+                raise ValueError(
+                    f"{name}={weight} must be 0 for estimator='reinforce', which passes no gradient through the text, "
+                    "only rewards; set it to 0, or choose another estimator"
+                )
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle holds: Trainer writes one into the run's folder, and may upload it, so no token."""

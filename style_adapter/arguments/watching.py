@@ -17,9 +17,9 @@ class WatchOptions:
     eval_max_new_tokens: int = option(
         128, "Most tokens of a text that is written in an evaluation, in the task generation.", bounds=">= 1"
     )
-    generation_batch_size: int = option(32, "Texts generated at once in an evaluation.")
+    generation_batch_size: int = option(32, "Texts generated at once in an evaluation.", bounds=">= 1")
     early_stopping_patience: int = option(
-        0, "Evaluations without a better style score, J, before training stops; 0: never."
+        0, "Evaluations without a better style score, J, before training stops; 0: never.", bounds=">= 0"
     )
     watch_steps: int = option(100, "Steps from one look at samples to the next; 0: at evaluations only.", bounds=">= 0")
     watch_samples: int = option(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from ..bars import with_bar
 from .joint import relative_fluency
 
 
@@ -67,11 +68,12 @@ class LanguageScorer:
         ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
         found = np.array([[0.0, len(row)] for row in ids]).reshape(-1, 2)
         order = sorted((i for i in range(len(texts)) if ids[i]), key=lambda i: len(ids[i]))
+        batches = (order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size))
         training = self.model.training
         self.model.eval()
         try:
             with torch.no_grad(), self._reading():
-                for rows in (order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)):
+                for rows in with_bar(batches, "reading", len(order)):
                     found[rows, 0] = self._batch([ids[i] for i in rows]).double().cpu().numpy()
         finally:
             self.model.train(training)

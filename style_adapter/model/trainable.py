@@ -99,6 +99,7 @@ def reads_tokens(model: nn.Module, target: nn.Module, key: str) -> bool:
 
 
 TOKEN_HEADS = ("classifier", "score")  # what PEFT trains whole for TOKEN_CLS
+CLASS_HEAD = "classification_head"  # of encoder-decoders, which PEFT does not know
 
 
 def spare_head(model: nn.Module, config: Any) -> None:
@@ -109,6 +110,13 @@ def spare_head(model: nn.Module, config: Any) -> None:
         return
     spared = config.exclude_modules
     config.exclude_modules = "|".join([spared, *heads]) if isinstance(spared, str) else {*(spared or ()), *heads}
+
+
+def save_head(model: nn.Module, config: Any) -> None:
+    """Trains and saves an encoder-decoder's head for classes whole: PEFT knows the names of others' heads alone."""
+    modules = config.modules_to_save or []
+    if config.task_type == "SEQ_CLS" and hasattr(model, CLASS_HEAD) and CLASS_HEAD not in modules:
+        config.modules_to_save = [*modules, CLASS_HEAD]
 
 
 def check_called(model: nn.Module, target: nn.Module, key: str) -> None:

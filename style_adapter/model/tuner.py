@@ -35,6 +35,7 @@ from .trainable import (
     pause_backbone,
     reads_tokens,
     restored,
+    save_head,
     set_trainable,
     spare_head,
     with_backbone,
@@ -154,6 +155,7 @@ class StyleAdapterModel(BaseTuner):
         """What must hold before the first layer is adapted."""
         warn_of_stacked_experts(model, peft_config)
         spare_head(model, peft_config)
+        save_head(model, peft_config)
         check_stacks(model, peft_config.trainable)  # type: ignore[attr-defined]  # our own config
         if not peft_config.inference_mode:
             keep_unpacked(model)

@@ -1,6 +1,6 @@
 """Texts, or their words, sorted into classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxtyping import Int
@@ -8,6 +8,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..bars import with_bar
 from ..data import align_words, pad_and_mask, words_of
 from ..style import Style
 from .batches import evaluating, pad_id, rows_of
@@ -26,11 +27,10 @@ def classify(
     per_row = rows_of(model, styles, len(texts))
     found: list[int] = []
     with evaluating(model):
-        for i in range(0, len(texts), batch_size):
-            rows = slice(i, i + batch_size)
-            pairs = None if text_pairs is None else list(text_pairs[rows])
-            ids = tokenizer(list(texts[rows]), pairs)["input_ids"]
-            found += _classes(model, tokenizer, ids, per_row[rows]).tolist()
+        for rows in with_bar(_parts(range(len(texts)), batch_size), "classifying", len(texts)):
+            pairs = None if text_pairs is None else [text_pairs[i] for i in rows]
+            ids = tokenizer([texts[i] for i in rows], pairs)["input_ids"]
+            found += _classes(model, tokenizer, ids, [per_row[i] for i in rows]).tolist()
     return found
 
 
@@ -59,11 +59,16 @@ def tag(
     order = sorted((i for i, words in enumerate(firsts) if words), key=lambda i: len(ids[i]))
     found: list[list[int]] = [[] for _ in texts]
     with evaluating(model):
-        for rows in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
+        for rows in with_bar(_parts(order, batch_size), "tagging", len(order)):
             classes = _classes(model, tokenizer, [ids[i] for i in rows], [per_row[i] for i in rows])
             for i, of_tokens in zip(rows, classes, strict=True):
                 found[i] = of_tokens[firsts[i]].tolist()
     return found
+
+
+def _parts(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """`rows`, `size` at a time."""
+    return (rows[i : i + size] for i in range(0, len(rows), size))
 
 
 def _classes(

@@ -7,6 +7,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..bars import with_bar
 from ..data import prompt_ids
 from ..model import head_reads
 from .batches import continued, evaluating, prompt_of, rows_of
@@ -40,8 +41,9 @@ def transfer(
     prompts = prompt_ids(tokenizer, prompt_of(model), sources)
     order = sorted((i for i, s in enumerate(sources) if s.strip()), key=lambda i: len(prompts[i]))
     results = list(sources)
+    batches = (order[i : i + batch_size] for i in range(0, len(order), batch_size))
     with evaluating(model), head_reads(model, Tensor.contiguous):
-        for rows in (order[i : i + batch_size] for i in range(0, len(order), batch_size)):
+        for rows in with_bar(batches, "rewriting", len(order)):
             texts = continued(
                 model,
                 tokenizer,

@@ -10,6 +10,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..bars import with_bar
 from ..data import prompt_ids
 from ..model import head_reads, styles_of
 from ..sampling import SeededSampling
@@ -81,11 +82,13 @@ def write(  # noqa: PLR0913 - one option a way to draw
     tokens = prompt_ids(tokenizer, prompt_of(model), prompts)
     ids = range(len(prompts)) if row_ids is None else row_ids
     results = [[""] * samples for _ in prompts]
+    batches = _batches(tokens, ids, samples, seed, batch_size)
     with evaluating(model), head_reads(model, Tensor.contiguous):
-        for sheets, copies in _batches(tokens, ids, samples, seed, batch_size):
+        for sheets in with_bar(batches, "writing", samples * len(prompts)):
             seeds = [sheet.seed_for("text") for sheet in sheets]
             draw = SeededSampling(seeds, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
             drawn = _noise(bank, sheets, noise)
+            copies = sum(sheet.prompt == sheets[0].prompt for sheet in sheets)
             readers = copies if drawn is None else 1  # with other noise a prompt is read otherwise
             texts = continued(
                 model,
@@ -105,15 +108,15 @@ def write(  # noqa: PLR0913 - one option a way to draw
 
 def _batches(
     prompts: Sequence[Sequence[int]], row_ids: Sequence[int], samples: int, seed: int, size: int
-) -> Iterator[tuple[list[_Sheet], int]]:
-    """(texts to write, how many of each prompt), those with prompts of one length together."""
+) -> Iterator[list[_Sheet]]:
+    """Texts to write, equally many of each prompt side by side, those with prompts of one length together."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for first in range(0, samples, size):
         copies = range(first, min(first + size, samples))
         step = max(1, size // len(copies))
         for start in range(0, len(order), step):
             rows = order[start : start + step]
-            yield [_Sheet(i, k, row_ids[i], seed) for i in rows for k in copies], len(copies)
+            yield [_Sheet(i, k, row_ids[i], seed) for i in rows for k in copies]
 
 
 def _noise(bank: StyleBank, sheets: Sequence[_Sheet], given: Tensor | None) -> Tensor | None:

@@ -32,7 +32,7 @@ class TransferTask:
             pad_id(setting.tokenizer),
             setting.encode_styles,
             draws=setting.draws,
-            fraction=args.adversary_fraction if args.plays else 0.0,
+            fraction=args.adversary_fraction,
             novel_weight=args.novel_token_weight,
             decoder_only=not setting.model.config.is_encoder_decoder,
             pool=pool,

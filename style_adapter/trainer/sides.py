@@ -115,7 +115,8 @@ def parameter_groups(
     side: dict[str, Any] = {"params": judge, "lr": args.discriminator_learning_rate}
     side["weight_decay"] = args.discriminator_weight_decay
     if "betas" in defaults:
-        side["betas"] = (args.discriminator_beta1, defaults["betas"][1])
+        second = args.discriminator_beta2
+        side["betas"] = (args.discriminator_beta1, defaults["betas"][1] if second is None else second)
     return [group for group in (*groups, side) if group["params"]]
 
 

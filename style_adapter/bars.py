@@ -1,0 +1,25 @@
+"""How far long work has come, where somebody looks at a terminal."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from tqdm.auto import tqdm
+
+PATIENCE = 2.0  # seconds for which nobody wonders
+Batch = TypeVar("Batch", bound=Sequence[object])
+
+
+def with_bar(batches: Iterable[Batch], what: str, count: int) -> Iterator[Batch]:
+    """`batches` as they are, `count` things in all; a bar over them once they take longer than `PATIENCE`.
+
+    It goes when they are through. Of several processes the first one shows it.
+
+    >>> [*with_bar([[1, 2], [3]], "counting", 3)]
+    [[1, 2], [3]]
+    """
+    silent = None if os.environ.get("LOCAL_RANK", "0") == "0" else True  # None: where the output is no terminal
+    with tqdm(total=count, desc=what, unit="text", delay=PATIENCE, leave=False, disable=silent) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))
