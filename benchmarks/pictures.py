@@ -48,6 +48,14 @@ def of_strength(found: Found) -> dict[str, Picture]:
     return {"strength": Picture(caption, partial(plot_trade_off, found))}
 
 
+def of_yelp_table(found: Found) -> dict[str, Picture]:
+    """Every system."""
+    caption = (
+        "Accuracy against BLEU to the references: a dot a system; ours red, published ones grey. Lines of equal G."
+    )
+    return {"yelp_table": Picture(caption, partial(plot_systems, found))}
+
+
 def of_ablation(found: Found) -> dict[str, Picture]:
     """J of each cell."""
     return {"ablation": Picture("J of each run, a dot a seed.", partial(plot_cells, found))}
@@ -72,6 +80,24 @@ def plot_trade_off(found: Found, path: Path) -> None:
     save_figure(figure, path)
 
 
+def plot_systems(found: Found, path: Path) -> None:
+    """A dot a system, the three best published ones by name, on lines of equal G = sqrt(accuracy x BLEU)."""
+    figure, (panel,) = new_figure(1, width=7.0, height=5.0)
+    named = [*found["ours"], *found["others"], *list(found["published"])[:3]]
+    for kind, colour in (("published", "0.6"), ("others", "C0"), ("ours", "C3")):
+        for name, ways in found[kind].items():
+            point = (ways["both"]["bleu"][0], ways["both"]["accuracy"][0])
+            panel.plot(*point, marker="o", markersize=4, linestyle="", color=colour)
+            if name in named:
+                panel.annotate(name, point, xytext=(5, 3), textcoords="offset points", fontsize=7)
+    for g in (50, 60, 70, 80):
+        contents = [g * g / 100 + step / 10 for step in range(801)]
+        panel.plot(contents, [g * g / content for content in contents], color="0.85", linewidth=1, zorder=0)
+        panel.annotate(f"G = {g}", (g * g / 100, 100), fontsize=7, color="0.5", ha="center", va="bottom")
+    panel.set(xlabel="content: BLEU to the references", ylabel="accuracy", xlim=(0, 80), ylim=(0, 105))
+    save_figure(figure, path)
+
+
 def plot_cells(found: Found, path: Path) -> None:
     """A row a run, a dot a seed; paired and unpaired runs in two colours."""
     scores: dict[str, list[float]] = {}
@@ -90,5 +116,6 @@ def plot_cells(found: Found, path: Path) -> None:
 DRAWN: dict[str, Callable[[Found], dict[str, Picture]]] = {
     "trained": of_trained,
     "strength": of_strength,
+    "yelp_table": of_yelp_table,
     "ablation": of_ablation,
 }

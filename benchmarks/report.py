@@ -22,8 +22,9 @@ from pictures import Picture, pictures_of
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = "results"  # the folder of the pictures, beside the page
 # In the order of the page; what has no script here yet is left out.
-BENCHMARKS = ("yelp", "bible", "few_shot", "aspects", "trained", "strength", "ablation", "stability", "augmentation")
-BENCHMARKS += ("mixing", "game_cost", "step_time")
+BENCHMARKS = ("yelp", "yelp_table", "bible", "few_shot", "aspects", "trained", "strength", "ablation", "stability")
+BENCHMARKS += ("augmentation", "mixing", "game_cost", "step_time")
+KEPT = {"yelp_table": "yelp/table"}  # results that lie elsewhere than under the benchmark's own name
 HEAD = """# Results
 
 What `make docs` makes of the files in `benchmarks/results`; change those by running a benchmark, not this page. Several
@@ -82,12 +83,13 @@ class Benchmark:
 def benchmark(name: str, results: Path) -> Benchmark:
     """One benchmark with what it kept below `results`."""
     module = import_module(name)
-    file, folder = results / f"{name}.json", results / name
-    paths = [file] if file.exists() else sorted(folder.glob("*.json"))
+    file, folder = results / f"{KEPT.get(name, name)}.json", results / name
+    others = {results / f"{place}.json" for place in KEPT.values()}
+    paths = [file] if file.exists() else sorted({*folder.glob("*.json")} - others)
     kept = {path.stem: json.loads(path.read_text("utf-8")) for path in paths}
     found = {cell: each["results"] for cell, each in kept.items()}
     machines = [each["machine"] for each in kept.values()]
-    return Benchmark(name, module.__doc__ or "", module.report, found[name] if file.exists() else found, machines)
+    return Benchmark(name, module.__doc__ or "", module.report, found[file.stem] if file.exists() else found, machines)
 
 
 def measured_with(machines: list[dict[str, Any]]) -> str:

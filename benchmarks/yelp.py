@@ -2,6 +2,7 @@
 
     python benchmarks/yelp.py --data FOLDER                 # on 2 cores; stages in runs/yelp, results on dev
     python benchmarks/yelp.py --data FOLDER --scale 0.02    # a look, its results written nowhere
+    python benchmarks/yelp.py --data FOLDER --test          # rewrites the test too, for yelp_table.py to score
 
 FOLDER holds yelp_sentiment. The teacher rewrites training lines by what the other sentiment says in the same place;
 the adapter learns from its pairs against a discriminator; then it learns from the best of its own drafts and the
@@ -39,12 +40,14 @@ from style_adapter import (
     transfer_best,
 )
 from style_adapter.fluency import BackboneScorer
+from style_adapter.metrics import line_hashes
 from style_adapter.pipeline import Scores, choose, log_likelihoods
 from style_adapter.presets import TAUGHT
 from style_adapter.teacher.pairs import Pair
 
 STYLES = ("neg", "pos")
 OTHER = {"neg": "pos", "pos": "neg"}
+FILES = {style: f"{style}2{OTHER[style]}.txt" for style in STYLES}  # of outputs, by the sentiment of the input
 PROMPT = "{source}\n"
 RUNS = Path("runs/yelp")
 TEXTS = 6000  # of a round
@@ -186,6 +189,8 @@ class ByMeaning:
     """MiniLM."""
     classifier: Any
     """The regression."""
+    trained_on: frozenset[int]
+    """The `line_hashes` of the texts that it was fitted on."""
 
     @classmethod
     def fit(cls, encoder: Any, texts: Sequence[str], styles: Sequence[str]) -> "ByMeaning":
@@ -193,7 +198,8 @@ class ByMeaning:
         from sklearn.linear_model import LogisticRegression
 
         vectors = encoder.encode([*texts], batch_size=128)
-        return cls(encoder, LogisticRegression(C=10.0, max_iter=1000).fit(vectors, [*styles]))
+        classifier = LogisticRegression(C=10.0, max_iter=1000).fit(vectors, [*styles])
+        return cls(encoder, classifier, line_hashes(texts))
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The style of each text."""
@@ -223,6 +229,40 @@ def teacher_of(yelp: Yelp) -> EditTeacher:
     return EditTeacher.fit(texts, styles, unheard=[i % 2 == 0 for i in range(len(texts))], seed=yelp.seed)
 
 
+def rewritten(
+    model: PeftModel,
+    tokenizer: Any,
+    sources: Sequence[str],
+    wanted: Sequence[str],
+    teacher: EditTeacher | None = None,
+    *,
+    beams: int = 1,
+) -> list[str]:
+    """The adapter's rewrites: of one pass, or the best of its drafts by a teacher's score."""
+    if teacher is None:
+        return transfer(model, tokenizer, sources, wanted, batch_size=64, num_beams=beams)
+    return transfer_best(model, tokenizer, sources, wanted, score=teacher.score, samples=8, top_k=20, batch_size=64)
+
+
+def write_outputs(
+    model: PeftModel,
+    tokenizer: Any,
+    lines: Lines,
+    folder: Path,
+    teacher: EditTeacher | None = None,
+    *,
+    beams: int = 1,
+) -> None:
+    """What `rewritten` makes of the lines of each sentiment, a file each, one line a source."""
+    sources = [line for style in STYLES for line in lines[style]]
+    wanted = [OTHER[style] for style in STYLES for _ in lines[style]]
+    outputs = iter(rewritten(model, tokenizer, sources, wanted, teacher, beams=beams))
+    folder.mkdir(parents=True, exist_ok=True)
+    for style in STYLES:
+        texts = [" ".join(next(outputs).split()) for _ in lines[style]]  # on one line, whatever was written
+        (folder / FILES[style]).write_text("".join(f"{text}\n" for text in texts), "utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds yelp_sentiment")
@@ -232,6 +272,8 @@ def main() -> None:
     parser.add_argument("--name", default="default", help="of the run, for its stages")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON: training options of every stage")
     parser.add_argument("--dev-lines", type=int, default=250, help="of each sentiment")
+    parser.add_argument("--test", action="store_true", help="writes rewrites of the test's sources, for yelp_table.py")
+    parser.add_argument("--beams", type=int, default=1, help="of the one pass over the test; 1 is greedy")
     options = parser.parse_args()
     datasets.disable_progress_bars()
     yelp = Yelp(options.data / "yelp_sentiment", options.scale)
@@ -264,6 +306,10 @@ def main() -> None:
         )  # fmt: skip
         found[f"round {number}, greedy"] = look()
     found["best of 8"] = look(teacher_of(yelp))
+    if options.test:
+        test, place = yelp.lines("test"), RESULTS / "yelp" if options.scale == 1 else folder / "test"
+        write_outputs(model, tokenizer, test, place / "one_pass", beams=options.beams)
+        write_outputs(model, tokenizer, test, place, teacher_of(yelp))
     print(report({options.name: found}))
     if options.scale == 1:
         keep(RESULTS / "yelp" / f"{options.name}.json", found, options=OPTIONS | options.options)
@@ -289,12 +335,7 @@ def look_at(
     """The numbers of the adapter's rewrites, greedy ones, or the best of its drafts by a teacher's score."""
     sources = [line for style in STYLES for line in dev[style][:count]]
     wanted = [OTHER[style] for style in STYLES for _ in dev[style][:count]]
-    if teacher is None:
-        outputs = transfer(model, tokenizer, sources, wanted, batch_size=64)
-    else:
-        outputs = transfer_best(
-            model, tokenizer, sources, wanted, score=teacher.score, samples=8, top_k=20, batch_size=64
-        )
+    outputs = rewritten(model, tokenizer, sources, wanted, teacher)
     for place in (*range(min(6, count)), *range(count, count + min(6, count))):
         print(f"    {sources[place]} -> {outputs[place]}")
     scores = evaluator.score({"adapter": outputs}, sources, wanted).scores["adapter"]["overall"]
