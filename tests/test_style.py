@@ -138,6 +138,16 @@ def test_aspects_are_the_sum_of_their_styles(bank):
     assert torch.equal(dense(bank.code(aspects)), torch.ones(1, 3))
 
 
+def test_a_label_is_read_as_the_style_that_it_was_written_of(bank):
+    styles = [bank["kjv"], 0.5 * bank["kjv"], bank["kjv"] - 0.25 * bank["pirate"], 0 * bank["modern"], OFF]
+    assert [bank.parse(label) for label in bank.labels(styles)] == styles
+    odd = StyleBank(("a + b", "2*a", "a", "off"))  # names come first, however they look
+    assert [odd.parse(name) for name in odd.names] == [odd[name] for name in odd.names]
+    for typo in ("kvj", "2*kvj", "kjv + modem", "x*kjv"):
+        with pytest.raises(ValueError, match="must be one of the adapter's styles: modern, kjv, pirate; check the sp"):
+            bank.parse(typo)
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
 def test_row_numbers_of_any_integer_width_are_one_style_a_row(bank, dtype):
     assert torch.equal(dense(bank.code(torch.tensor([2, 0], dtype=dtype))), torch.tensor([[0.0, 0, 1], [1, 0, 0]]))

@@ -96,7 +96,7 @@ class StyleBank(Mapping[str, Style]):
         return f"styles={name!r} must be one of the adapter's styles: {known}; check the spelling or add the style"
 
     def parse(self, spec: Any) -> Style:
-        """One style from a `Style`, a name, a row number, {name: weight}, or several aspects at once.
+        """One style from a `Style`, a name, a label, a row number, {name: weight}, or several aspects at once.
 
         Aspects are a list of names, or {"text_style": [...], "visual_style": [...]}: their plain sum.
 
@@ -107,7 +107,7 @@ class StyleBank(Mapping[str, Style]):
         if isinstance(spec, Style):
             return self._checked(spec)
         if isinstance(spec, str):
-            return self._checked(Style({spec: 1.0}))
+            return self._checked(Style({spec: 1.0} if spec in self._rows else _weights_of(spec)))
         if isinstance(spec, int):
             if not 0 <= spec < len(self.names):
                 raise ValueError(f"styles={spec} must be in 0..{len(self.names) - 1}; the adapter has no such row")
@@ -146,10 +146,13 @@ class StyleBank(Mapping[str, Style]):
         return style
 
     def labels(self, specs: Sequence[Any]) -> list[str]:
-        """Each style written as a mixture, or as its name alone: what a judge is taught and asked.
+        """Each style written as a mixture, or as its name alone: what a judge is taught and asked, and `parse` reads.
 
-        >>> StyleBank(("formal", "casual")).labels(["formal", {"text_style": ["casual"]}, {"formal": 0.5}])
-        ['formal', 'casual', '0.5*formal']
+        >>> bank = StyleBank(("formal", "casual"))
+        >>> bank.labels(["formal", {"text_style": ["casual"]}, {"formal": 0.5, "casual": -1}])
+        ['formal', 'casual', '0.5*formal + -1*casual']
+        >>> bank.parse("0.5*formal + -1*casual") == 0.5 * bank["formal"] - bank["casual"]
+        True
         """
         return [str(self.parse(spec)) for spec in specs]
 
@@ -250,6 +253,19 @@ class StyleBank(Mapping[str, Style]):
         if self.noise_dim == 0:
             raise ValueError("noise_dim=0 must be >= 1 to sample noise; set noise_dim in StyleAdapterConfig")
         return _NOISE[self.noise_type]((rows, self.noise_dim), generator)
+
+
+def _weights_of(label: str) -> dict[str, float]:
+    """{name: weight} of a mixture as `str(style)` writes it; what is none comes back as one name."""
+    weights: dict[str, float] = {}
+    for part in label.split(" + ") if label != str(OFF) else ():
+        weight, star, name = part.partition("*")
+        try:
+            number = float(weight) if star else 1.0
+        except ValueError:
+            return {label: 1.0}
+        weights[name if star else part] = number
+    return weights
 
 
 _NOISE = {
