@@ -1,7 +1,7 @@
 """The teacher of unpaired text: rewrites found by search, for a model to learn from."""
 
 from .edit_teacher import EditTeacher, Rewrite
-from .pairs import Pair, teacher_pairs
+from .pairs import Halves, Pair, in_turn, pairs_of, teacher_pairs
 from .scoring import RewriteWeights
 
-__all__ = ["EditTeacher", "Pair", "Rewrite", "RewriteWeights", "teacher_pairs"]
+__all__ = ["EditTeacher", "Halves", "Pair", "Rewrite", "RewriteWeights", "in_turn", "pairs_of", "teacher_pairs"]
