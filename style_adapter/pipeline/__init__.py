@@ -1,10 +1,11 @@
 """Texts in, or nothing; texts of a style or classes out; and the way from a saved folder back to a model."""
 
 from .batches import evaluating, pad_id, prompt_of, rows_of
-from .choosing import Choice, Scores, choose, drafts, transfer_best
+from .choosing import Choice, choose, drafts, transfer_best
 from .classifying import classify, tag
 from .likelihood import log_likelihoods
 from .loading import ensure_padding, load, load_backbone
+from .ranking import Scores, default_score
 from .rewriting import transfer
 from .writing import write
 
@@ -13,6 +14,7 @@ __all__ = [
     "Scores",
     "choose",
     "classify",
+    "default_score",
     "drafts",
     "ensure_padding",
     "evaluating",

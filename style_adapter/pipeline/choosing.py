@@ -1,22 +1,18 @@
 """The best of several rewrites of each text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from ..data import prompt_ids, room
 from ..model import styles_of
 from .batches import prompt_of, rows_of
+from .ranking import Scores, default_score
 from .rewriting import transfer
 from .writing import write
-
-Scores = Callable[[list[str], list[str], list[str]], Float[np.ndarray, " pairs"]]
-"""(sources, outputs, labels of styles) -> how good each output is; such as `EditTeacher.score`."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ def transfer_best(  # noqa: PLR0913 - one option a way to draw
     sources: Sequence[str],
     styles: Any = None,
     *,
-    score: Scores,
+    score: Scores | None = None,
     samples: int = 8,
     temperature: float = 1.0,
     top_k: int = 20,
@@ -120,7 +116,8 @@ def transfer_best(  # noqa: PLR0913 - one option a way to draw
         tokenizer: The backbone's.
         sources: Texts; empty ones come back as they are.
         styles: One style for all, or one a source; the default style if left out.
-        score: How good a rewrite is. Use nothing here that the results are judged by afterwards.
+        score: How good a rewrite is; the adapter's own `default_score` if left out. Use nothing here that the results
+            are judged by afterwards.
         samples: Drawn candidates of each source.
         temperature: Divides the logits; higher gives candidates that differ more.
         top_k: How many of the likeliest tokens may be drawn.
@@ -146,7 +143,8 @@ def transfer_best(  # noqa: PLR0913 - one option a way to draw
         max_new_tokens=max_new_tokens,
     )
     labels, rows = styles_of(model).labels(per_row), [i for i, source in enumerate(sources) if source.strip()]
-    chosen = choose([sources[i] for i in rows], [found[i] for i in rows], [labels[i] for i in rows], score)
+    told = score or default_score(model, tokenizer, batch_size=batch_size)
+    chosen = choose([sources[i] for i in rows], [found[i] for i in rows], [labels[i] for i in rows], told)
     results = list(sources)
     for i, choice in zip(rows, chosen, strict=True):
         results[i] = choice.text
