@@ -35,13 +35,14 @@ from style_adapter import (
     StyleTrainer,
     StyleTrainingArguments,
     StyleTransferEvaluator,
+    best_pairs,
     teacher_pairs,
     transfer,
     transfer_best,
 )
 from style_adapter.fluency import BackboneScorer
 from style_adapter.metrics import line_hashes
-from style_adapter.pipeline import Scores, choose, log_likelihoods
+from style_adapter.pipeline import Scores, log_likelihoods
 from style_adapter.presets import TAUGHT
 from style_adapter.teacher.pairs import Pair
 
@@ -166,19 +167,17 @@ def better_pairs(
     model: PeftModel, tokenizer: Any, teacher: EditTeacher, texts: Sequence[str], styles: Sequence[str]
 ) -> list[Pair]:
     """Each text with the best of the adapter's rewrite and four of the teacher's, and the other way round."""
-    wanted = [OTHER[style] for style in styles]
-    edits = teacher.rewrites(texts, wanted, 4)
-    drafts = transfer(model, tokenizer, texts, wanted, batch_size=128)
-    candidates = [[draft, *(edit.text for edit in found)] for draft, found in zip(drafts, edits, strict=True)]
-    chosen = choose(texts, candidates, wanted, ranker(model, tokenizer, teacher))
-    rows: list[Pair] = []
-    for text, choice, style, target in zip(texts, chosen, styles, wanted, strict=True):
-        if choice.score > 0 and choice.text != text:
-            rows += [
-                {"source": text, "target": choice.text, "style": target, "synthetic": True},
-                {"source": choice.text, "target": text, "style": style, "synthetic": False},
-            ]
-    return rows
+    edits = teacher.rewrites(texts, [OTHER[style] for style in styles], 4)
+    return best_pairs(
+        model,
+        tokenizer,
+        texts,
+        styles,
+        score=ranker(model, tokenizer, teacher),
+        others=[[edit.text for edit in found] for found in edits],
+        samples=0,
+        batch_size=128,
+    )
 
 
 @dataclass(frozen=True)

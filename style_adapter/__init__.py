@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .metrics import StyleJudge
     from .pipeline import classify, load, tag, transfer, transfer_best, write
     from .plots import plot_gates
+    from .self_training import best_pairs
     from .teacher import EditTeacher, teacher_pairs
     from .trainer import GameMonitor, StyleTrainer
     from .training import write_report
@@ -52,6 +53,7 @@ __all__ = [
     "StyleTrainer",
     "StyleTrainingArguments",
     "StyleTransferEvaluator",
+    "best_pairs",
     "classify",
     "export_lora",
     "from_loras",
@@ -81,6 +83,7 @@ _AT_FIRST_USE = {
     "StyleTrainer": "trainer",
     "StyleTrainingArguments": "arguments",
     "StyleTransferEvaluator": "evaluation",
+    "best_pairs": "self_training",
     "classify": "pipeline",
     "export_lora": "export",
     "from_loras": "loras",

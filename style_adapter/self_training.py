@@ -1,0 +1,64 @@
+"""Best-of-n self-training: a model learns from the best of its own drafts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from .model import styles_of
+from .pipeline import Scores, choose, drafts
+from .teacher import Pair, in_turn, pairs_of
+
+
+def best_pairs(  # noqa: PLR0913 - one option a way to draw
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    styles: Sequence[Any],
+    *,
+    score: Scores,
+    wanted: Sequence[Any] | None = None,
+    others: Sequence[Sequence[str]] | None = None,
+    samples: int = 8,
+    least: float = 0.0,
+    both_ways: bool = True,
+    top_k: int = 20,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> list[Pair]:
+    """x -> y with y = argmax_{Y(x)} score(x, y, s), for each text x where that is > `least` and y is not x; and y -> x.
+
+    Y(x) are the greedy rewrite of x, `samples` drawn ones and `others`. A model that is trained on these pairs writes at
+    once what it wrote once in n drafts, and is drawn from again: rejection sampling in rounds, as in STaR (Zelikman et
+    al. 2022, arXiv 2203.14465) and ReST (Gulcehre et al. 2023, arXiv 2308.08998).
+
+    Args:
+        model: A model with a style adapter, trained to rewrite.
+        tokenizer: The backbone's.
+        texts: x.
+        styles: The style of each.
+        score: How good a rewrite is; such as `EditTeacher.score`, of a teacher that has not heard these texts.
+        wanted: s, the style that each is asked in; if left out another than its own, all that occur in turn.
+        others: Further candidates for each text, such as `EditTeacher.rewrites` offers.
+        samples: Drawn candidates of each text.
+        least: What the best must score more than.
+        both_ways: Also y -> x, which teaches the style of x by a text that a person wrote.
+        top_k: How many of the likeliest tokens may be drawn.
+        seed: Another one draws other candidates.
+        batch_size: Texts generated at once.
+
+    Raises:
+        ValueError: A style that the adapter lacks, texts of one style without `wanted`, or as `choose`.
+    """
+    bank = styles_of(model)
+    own = bank.labels(styles)
+    aims = in_turn(own) if wanted is None else bank.labels(wanted)
+    found = drafts(model, tokenizer, texts, aims, samples=samples, top_k=top_k, seed=seed, batch_size=batch_size)
+    if others is not None:
+        found = [[*mine, *more] for mine, more in zip(found, others, strict=True)]
+    pairs: list[Pair] = []
+    for text, style, aim, best in zip(texts, own, aims, choose(texts, found, aims, score), strict=True):
+        if best.score > least and best.text.strip() and best.text != text:
+            pairs += pairs_of(text, style, best.text, aim, both_ways=both_ways)
+    return pairs
