@@ -5,7 +5,7 @@ import pytest
 from training_fixtures import adapted, byte_tokenizer, randomised
 
 from style_adapter import transfer, transfer_best, write
-from style_adapter.pipeline import choose
+from style_adapter.pipeline import choose, drafts
 
 SOURCES, STYLES = ["ab", "cde", "", "fg"], ["loud", "calm", "calm", "loud"]
 ROOM = {"max_new_tokens": 6}
@@ -42,6 +42,11 @@ def test_the_best_is_the_one_of_all_candidates_with_the_highest_score(model):
 def test_where_all_are_alike_the_greedy_rewrite_wins(model):
     found = best(model, lambda sources, outputs, styles: np.zeros(len(outputs)))
     assert found == transfer(model, byte_tokenizer(), SOURCES, STYLES, **ROOM)
+
+
+def test_without_samples_the_greedy_rewrite_is_the_only_draft(model):
+    greedy = transfer(model, byte_tokenizer(), SOURCES, STYLES, **ROOM)
+    assert drafts(model, byte_tokenizer(), SOURCES, STYLES, samples=0, **ROOM) == [[text] for text in greedy]
 
 
 def test_scores_that_are_not_one_a_candidate_are_refused(model):

@@ -32,7 +32,7 @@ from transformers import AutoModelForCausalLM
 
 from style_adapter import styles_of
 from style_adapter.cli import main
-from style_adapter.pipeline import classify, load, tag, transfer
+from style_adapter.pipeline import classify, load, tag, transfer, transfer_best
 
 pytestmark = pytest.mark.usefixtures("no_cache_at_home")
 
@@ -276,6 +276,13 @@ def test_a_mixture_is_written_as_yaml(adapter, capsys):
     assert capsys.readouterr().out == "ab.\n"
 
 
+def test_of_several_candidates_the_best_by_the_adapters_own_score_is_written(adapter, capsys):
+    assert main(["transfer", "--adapter", adapter, "--style", "calm", "--candidates", "3", "ab", "éa"]) == 0
+    model, tokenizer = load(adapter)
+    best = transfer_best(model, tokenizer, ["ab", "éa"], "calm", samples=3)
+    assert capsys.readouterr().out == "".join(f"{text}\n" for text in best)
+
+
 # Evaluate, export
 
 
@@ -297,7 +304,7 @@ def test_evaluate_prints_and_keeps_the_table(adapter, folder, capsys):
 
 
 def test_a_table_is_drawn_where_somebody_looks_at_a_terminal(monkeypatch, capsys):
-    from style_adapter.cli import _show
+    from style_adapter.cli.commands import _show
 
     pytest.importorskip("rich")
     table = "| to  | BLEU |\n| --- | ---: |\n| kjv | 47.5 |"
@@ -356,6 +363,10 @@ def test_help_of_train_shows_options_of_all_four_sections(capsys):
         (["transfer", "--adapter", "ADAPTER", "--style", "laud", "x"], "styles='laud' must be one of the adapter's"),
         (["transfer", "--adapter", "/nowhere", "x"], "/nowhere"),
         (["transfer", "--adapter", "ADAPTER", "--input", "gone.txt"], "No such file or directory: 'gone.txt'"),
+        (
+            ["transfer", "--adapter", "ADAPTER", "--candidates", "2", "--num-beams", "4", "x"],
+            "--num-beams=4 must be 1 with --candidates, which are drawn; leave one out",
+        ),
         (["transfer", "x"], "the following arguments are required: --adapter"),
         (["write", "--adapter", "ADAPTER", "--samples", "0"], "samples=0 and max_new_tokens=128 must be >= 1"),
         (["write", "--adapter", "ADAPTER", "--temperature", "-1"], "temperature=-1.0 must be >= 0"),

@@ -56,6 +56,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, sources: Sequenc
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Token ids without the special tokens that open or close a text."""
+    if not texts:
+        return []
     return tokenizer(list(texts), add_special_tokens=False)["input_ids"]
 
 

@@ -72,6 +72,8 @@ def drafts(  # noqa: PLR0913 - one option a way to draw
     """The greedy rewrite of each source and `samples` drawn ones; of an empty one itself. Options: `transfer_best`."""
     per_row = rows_of(model, styles, len(sources))
     greedy = transfer(model, tokenizer, sources, per_row, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    if samples == 0:
+        return [[text] for text in greedy]
     prompts = prompt_ids(tokenizer, prompt_of(model), sources)
     rows = [i for i, source in enumerate(sources) if source.strip()]
     drawn = write(

@@ -17,10 +17,10 @@ Scores = Callable[[list[str], list[str], list[str]], Float[np.ndarray, " pairs"]
 def default_score(model: PeftModel, tokenizer: PreTrainedTokenizerBase, *, batch_size: int = 64) -> Scores:
     """score(x, y, s) = log p(y | x, s) + max_{s' != s} log p(x | y, s'), both means over tokens.
 
-    x is the source, y its rewrite, s the style that was asked for; s' are the adapter's other styles, since that of x is
-    not known. The second term is that of a noisy channel (Yee et al. 2019, "Simple and Effective Noisy Channel Modeling
-    for Neural Machine Translation", arXiv 1908.05731): a rewrite that has lost what x says does not lead back to x. An
-    adapter of one style has the first term alone.
+    x is the source, y its rewrite, s the style that was asked for; s' are the adapter's other styles, since that of x
+    is not known. The second term is that of a noisy channel (Yee et al. 2019, "Simple and Effective Noisy Channel
+    Modeling for Neural Machine Translation", arXiv 1908.05731): a rewrite that has lost what x says does not lead back
+    to x. An adapter of one style has the first term alone.
 
     Args:
         model: A model with a style adapter, trained to rewrite into all its styles.

@@ -1,0 +1,7 @@
+"""The terminal: `style-adapter train | transfer | write | evaluate | export | push`."""
+
+from .commands import trial_of
+from .entry import main
+from .parser import build_parser
+
+__all__ = ["build_parser", "main", "trial_of"]

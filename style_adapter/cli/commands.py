@@ -1,0 +1,189 @@
+"""What each command of the terminal does."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..recipe import load_recipe, parse_value
+
+# What a command needs is imported when it runs: `--help` must not wait for torch's models and trainers.
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train an adapter from a recipe: YAML file, options, or both; works under `accelerate launch` too."""
+    import torch.distributed as dist
+
+    from ..training import run
+
+    given = {k: v for k, v in vars(options).items() if k not in ("recipe", "command", "parser")}
+    recipe = load_recipe(options.recipe, given)
+    folder = run(recipe)
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()  # gloo's threads would abort an interpreter that ends before them
+    if not recipe.training.should_save:  # another process says it
+        return
+    print(f"Saved to {folder}.")
+    print(f"Try: {trial_of(recipe.training.task, folder, recipe.adapter.styles[-1])}")
+
+
+def transfer(options: argparse.Namespace) -> None:
+    """Rewrite texts (arguments, --input file or standard input, one a line) in a style."""
+    from ..pipeline import load, transfer_best
+    from ..pipeline import transfer as rewrite
+
+    if options.candidates and options.num_beams > 1:
+        raise ValueError(f"--num-beams={options.num_beams} must be 1 with --candidates, which are drawn; leave one out")
+    texts = list(options.text) or _lines(options.input)
+    given = (*load(options.adapter, base=options.base), texts, options.style)
+    if options.candidates:
+        results = transfer_best(*given, samples=options.candidates, batch_size=options.batch_size)
+    else:
+        results = rewrite(*given, batch_size=options.batch_size, num_beams=options.num_beams)
+    lines = (" ".join(text.split("\n")) for text in results)  # one line a text, so that lines go together
+    _write("".join(f"{line}\n" for line in lines), options.output)
+
+
+def write(options: argparse.Namespace) -> None:
+    """Write texts in a style, from prompts (arguments, or --input file, one a line) or from nothing."""
+    from ..pipeline import load
+    from ..pipeline import write as draw
+
+    prompts = list(options.text) or (_lines(options.input) if options.input else [""])
+    model, tokenizer = load(options.adapter, base=options.base)
+    texts = draw(
+        model,
+        tokenizer,
+        prompts,
+        options.style,
+        samples=options.samples,
+        temperature=options.temperature,
+        max_new_tokens=options.max_new_tokens,
+        seed=options.seed,
+        batch_size=options.batch_size,
+    )
+    lines = (" ".join(text.split("\n")) for drawn in texts for text in drawn)
+    _write("".join(f"{line}\n" for line in lines), options.output)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print and keep the table of copied input, before and after: style, BLEU, J, perplexity, copies, variety."""
+    from ..data import check_rows
+    from ..evaluation import StyleTransferEvaluator
+    from ..metrics import StyleJudge
+    from ..pipeline import load
+    from ..training import load_rows
+
+    rows, known = load_rows(options.data), load_rows(options.judge_data)
+    check_rows(rows, "transfer", name="--data")
+    check_rows(known, "transfer", name="--judge-data")
+    overlap = set(rows["target"]) & set(known["target"])
+    if overlap:
+        raise ValueError(f"--judge-data holds {len(overlap)} of the lines of --data and must hold none; split the file")
+    model, tokenizer = load(options.adapter, base=options.base)
+    judge = StyleJudge.fit(known["target"], model.styles.labels(known["style"]))
+    evaluator = StyleTransferEvaluator(
+        {"tf-idf": judge, **{name: name for name in options.judge}},
+        similarity=options.similarity,
+        language_model=options.language_model,
+        batch_size=options.batch_size,
+    )
+    found = evaluator.evaluate(model, tokenizer, rows)
+    _show(found.report())
+    if options.output:
+        found.save(options.output)
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write one style, or a mixture, as a plain LoRA for stock PEFT, vLLM or diffusers."""
+    from ..export import export_lora
+    from ..pipeline import load
+
+    model, _ = load(options.adapter, base=options.base)
+    export_lora(model, options.folder, style=options.style)
+    print(f"{options.folder}: load it with PeftModel.from_pretrained(backbone, {str(options.folder)!r})")
+
+
+def push(options: argparse.Namespace) -> None:
+    """Upload a run's folder to the hub: adapter, card, plots, and each style as a plain LoRA."""
+    from ..hub import push_to_hub
+    from ..pipeline import load
+
+    model, _ = load(options.adapter, base=options.base)
+    commit = push_to_hub(
+        model,
+        options.repo,
+        folder=options.adapter,
+        base_model_id=options.base_model_id,
+        dtype=options.dtype,
+        max_megabytes=options.max_megabytes,
+        private=options.private or None,
+        revision=options.revision,
+    )
+    print(commit)
+
+
+# What to do with a trained adapter, by task.
+TRIALS = {
+    "transfer": "style-adapter transfer --adapter {folder_word} --style {style_word} TEXT",
+    "unpaired": "style-adapter transfer --adapter {folder_word} --style {style_word} TEXT",
+    "generation": "style-adapter write --adapter {folder_word} --style {style_word} --samples 3",
+    "classification": "style_adapter.classify(*style_adapter.load({folder!r}), ['some text'], {style!r}) in Python",
+    "token_classification": "style_adapter.tag(*style_adapter.load({folder!r}), ['some words'], {style!r}) in Python",
+    "masked_lm": "model, tokenizer = style_adapter.load({folder!r}); model(**inputs, styles={style!r}) in Python",
+}
+
+
+def trial_of(task: str, folder: str, style: str) -> str:
+    """What to do next, fit to be pasted: words of a shell, and YAML where a style's name would be read as no text.
+
+    >>> print(trial_of("unpaired", "my runs", "kjv"))
+    style-adapter transfer --adapter 'my runs' --style kjv TEXT
+    >>> print(trial_of("unpaired", "out", "no"))
+    style-adapter transfer --adapter out --style '"no"' TEXT
+    """
+    try:
+        is_itself = parse_value(style) == style
+    except ValueError:
+        is_itself = False
+    name = style if is_itself else json.dumps(style, ensure_ascii=False)
+    words = {"folder_word": shlex.quote(folder), "style_word": shlex.quote(name)}
+    return TRIALS[task].format(folder=folder, style=style, **words)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train": train,
+    "transfer": transfer,
+    "write": write,
+    "evaluate": evaluate,
+    "export": export,
+    "push": push,
+}
+
+
+def _lines(path: Path | None) -> list[str]:
+    """The lines of a file, or of standard input; empty ones stay, so that output lines match input lines."""
+    text = sys.stdin.read() if path is None or str(path) == "-" else path.read_text("utf-8")
+    return text.removesuffix("\n").split("\n") if text else []  # splitlines would part a text at U+2028 too
+
+
+def _show(markdown: str) -> None:
+    """Markdown as it is, or drawn where somebody looks at a terminal and rich is installed."""
+    if sys.stdout.isatty() and find_spec("rich"):
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(markdown))
+    else:
+        print(markdown)
+
+
+def _write(text: str, path: Path | None) -> None:
+    """To a file, or to the terminal."""
+    if path is None:
+        sys.stdout.write(text)
+    else:
+        path.write_text(text, "utf-8")

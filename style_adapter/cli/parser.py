@@ -1,0 +1,106 @@
+"""The options of each command, and what is said of those that do not exist."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..recipe import add_options, parse_value
+from .commands import COMMANDS
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with every command and option."""
+    parser = _Parser("style-adapter", description="One adapter for all styles of a frozen backbone.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parsers = {
+        name: commands.add_parser(name, help=_first_line(run), description=run.__doc__, allow_abbrev=False)
+        for name, run in COMMANDS.items()
+    }
+    for command in parsers.values():
+        command.set_defaults(parser=command)
+    parsers["train"].usage = "style-adapter train [-h] [recipe] [--OPTION VALUE ...]"
+    parsers["train"].add_argument("recipe", nargs="?", help="YAML file of `option: value` lines")
+    add_options(parsers["train"])
+    for name in ("transfer", "write", "evaluate", "export", "push"):
+        if name != "push":
+            parsers[name].add_argument("--adapter", required=True, help="Folder or hub id of the adapter")
+        parsers[name].add_argument(
+            "--base", help="Folder or hub id of the backbone, where the recorded one is not at hand"
+        )
+    for name in ("transfer", "write", "evaluate"):
+        _add_count(parsers[name], "--batch-size", 32, "Texts generated at once")
+    for name in ("transfer", "write"):
+        parsers[name].add_argument(
+            "--output", type=Path, metavar="FILE", help="File for the texts, one a line; the terminal if left out"
+        )
+    for name in ("transfer", "write", "export"):
+        parsers[name].add_argument(
+            "--style",
+            type=parse_value,
+            help="A style's name, or a mixture such as '{kjv: 0.7, modern: 0.3}'; the adapter's default if left out",
+        )
+    parsers["transfer"].add_argument("text", nargs="*", help="Texts to rewrite")
+    parsers["transfer"].add_argument(
+        "--input", type=Path, metavar="FILE", help="File with one text a line; '-' or nothing: standard input"
+    )
+    _add_count(parsers["transfer"], "--num-beams", 1, "Beams of the search; 1 is greedy")
+    drafts = "Drafts drawn of each text; of them and the greedy rewrite the adapter keeps what it scores best. 0: none"
+    _add_count(parsers["transfer"], "--candidates", 0, drafts)
+    _add_drawing(parsers["write"])
+    _add_judging(parsers["evaluate"])
+    parsers["export"].add_argument("folder", type=Path, help="Folder for the LoRA")
+    parsers["push"].add_argument("adapter", help="Folder of the run")
+    parsers["push"].add_argument("repo", help="Hub id to upload to, such as me/kjv-style; made if missing")
+    parsers["push"].add_argument("--base-model-id", help="Hub id of the backbone, where a local folder is recorded")
+    parsers["push"].add_argument("--dtype", help="Precision of the uploaded weights: bfloat16 halves them")
+    parsers["push"].add_argument("--max-megabytes", type=float, help="Refuse a file of weights that is larger")
+    parsers["push"].add_argument("--private", action="store_true", help="Make a new repo private")
+    parsers["push"].add_argument("--revision", help="Branch to upload to, made if missing (default: main)")
+    return parser
+
+
+def _add_judging(parser: argparse.ArgumentParser) -> None:
+    """What is judged, by what, and where it is kept."""
+    parser.add_argument("--data", required=True, help="Test rows: source, target, style")
+    parser.add_argument("--judge-data", required=True, help="Rows the judge of styles is fitted on")
+    parser.add_argument(
+        "--judge", action="append", default=[], help="Folder or hub id of a classifier that judges too; may be repeated"
+    )
+    parser.add_argument("--similarity", help="Folder or hub id of a sentence-transformers model: adds similarity")
+    parser.add_argument("--language-model", help="Folder or hub id of the model of perplexity (default: the backbone)")
+    parser.add_argument("--output", type=Path, help="Folder for metrics.json, metrics.md and plots")
+
+
+def _add_drawing(parser: argparse.ArgumentParser) -> None:
+    """What texts are drawn from, and how."""
+    parser.add_argument("text", nargs="*", help="Prompts; none: the style alone")
+    parser.add_argument("--input", type=Path, metavar="FILE", help="File with one prompt a line; '-': standard input")
+    _add_count(parser, "--samples", 1, "Texts a prompt")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="Below 1 texts are likelier and more alike; 0: the likeliest one (default: %(default)s)",
+    )
+    _add_count(parser, "--max-new-tokens", 128, "Most tokens of a text, longer ones are cut")
+    _add_count(parser, "--seed", 0, "Another one draws other texts")
+
+
+def _add_count(parser: argparse.ArgumentParser, name: str, default: int, text: str) -> None:
+    """An option that is a whole number."""
+    parser.add_argument(name, type=int, default=default, metavar="N", help=f"{text} (default: %(default)s)")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one line for a mistake: with 170 options the usual reminder of the usage would hide it."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line, exit status 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _first_line(run: Callable[..., Any]) -> str:
+    """The help line of a command."""
+    return (run.__doc__ or "").splitlines()[0].replace("%", "%%")
