@@ -52,7 +52,8 @@ FILES = {style: f"{style}2{OTHER[style]}.txt" for style in STYLES}  # of outputs
 PROMPT = "{source}\n"
 RUNS = Path("runs/yelp")
 TEXTS = 6000  # of a round
-GAME = {name: value for name, value in TAUGHT.items() if name != "teacher"}  # as `train --unpaired` plays it
+# As `train --unpaired` plays it.
+GAME = {name: value for name, value in TAUGHT.items() if name not in ("teacher", "rounds")}
 OPTIONS: dict[str, Any] = (
     TRAINING
     | GAME

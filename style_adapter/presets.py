@@ -34,6 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # On top of it for piles of text, of which a teacher makes pairs: their likelihood leads, the adversary adds boldness.
 TAUGHT: dict[str, Any] = {
     "teacher": "edits",
+    "rounds": 0,  # of learning from the best drafts
     "novel_token_weight": 4.0,  # a copied word is easily learnt, one that is put in is not
     "w_adv": 1.0,
     "w_feat": 0.0,

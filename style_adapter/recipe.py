@@ -14,7 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 from peft import PeftConfig
 
-from .arguments import StyleTrainingArguments
+from .arguments import RoundOptions, StyleTrainingArguments
 from .config import StyleAdapterConfig
 from .presets import complete
 
@@ -94,8 +94,23 @@ class Recipe:
     data: DataArguments
     adapter: StyleAdapterConfig
     training: StyleTrainingArguments
+    rounds: RoundOptions
     given: dict[str, Any]
     """The options as they were given, for the model card."""
+
+    def __post_init__(self) -> None:
+        """Refuses rounds in which nothing tells the best draft, and a checkpoint that is of one of them."""
+        count, checkpoint = self.rounds.rounds, self.training.resume_from_checkpoint
+        if count and self.data.teacher == "none":
+            raise ValueError(
+                f"rounds={count} must be 0 where teacher='none': the teacher's score tells which draft is best; set "
+                "teacher: edits, or make pairs by a score of your own with style_adapter.best_pairs"
+            )
+        if count and isinstance(checkpoint, str):
+            raise ValueError(
+                f"resume_from_checkpoint={checkpoint!r} must be true where rounds={count}: each stage goes on from the "
+                "newest checkpoint in its own folder"
+            )
 
 
 SECTIONS: dict[str, type] = {
@@ -103,6 +118,7 @@ SECTIONS: dict[str, type] = {
     "data": DataArguments,
     "adapter": StyleAdapterConfig,
     "training": StyleTrainingArguments,
+    "rounds": RoundOptions,
 }
 _FILLED_IN = {f.name for f in fields(PeftConfig)} - {"task_type"} | {"format_version"}  # by PEFT or us, not by a recipe
 
@@ -174,6 +190,7 @@ def load_recipe(path: str | Path | None, overrides: Mapping[str, Any]) -> Recipe
         DataArguments(**parts["data"]),
         StyleAdapterConfig(**adapter),
         StyleTrainingArguments(**parts["training"]),
+        RoundOptions(**parts["rounds"]),
         given,
     )
 

@@ -29,9 +29,9 @@ def best_pairs(  # noqa: PLR0913 - one option a way to draw
 ) -> list[Pair]:
     """x -> y with y = argmax_{Y(x)} score(x, y, s), for each text x where that is > `least` and y is not x; and y -> x.
 
-    Y(x) are the greedy rewrite of x, `samples` drawn ones and `others`. A model that is trained on these pairs writes at
-    once what it wrote once in n drafts, and is drawn from again: rejection sampling in rounds, as in STaR (Zelikman et
-    al. 2022, arXiv 2203.14465) and ReST (Gulcehre et al. 2023, arXiv 2308.08998).
+    Y(x) are the greedy rewrite of x, `samples` drawn ones and `others`. A model that is trained on these pairs writes
+    at once what it wrote once in n drafts, and is drawn from again: rejection sampling in rounds, as in STaR (Zelikman
+    et al. 2022, arXiv 2203.14465) and ReST (Gulcehre et al. 2023, arXiv 2308.08998).
 
     Args:
         model: A model with a style adapter, trained to rewrite.

@@ -3,10 +3,14 @@
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
+from accelerate import PartialState
+from accelerate.utils import gather_object, release_memory
 from peft import PeftModel, TaskType, get_peft_model
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
@@ -17,8 +21,11 @@ from .piles import as_rows, hold_out, named_files, read_piles
 from .pipeline import ensure_padding, load_backbone
 from .plots import plot_losses, plot_styles
 from .recipe import Recipe
+from .seeds import row_seed
+from .self_training import best_pairs
+from .stages import Stage, stages_of
 from .style import StyleBank
-from .teacher import teacher_pairs
+from .teacher import EditTeacher, Halves, Pair, in_turn
 from .trainer import StyleTrainer
 
 JUDGED = 20_000  # texts that a judge is taught on, of two piles of any size
@@ -32,24 +39,119 @@ def run(recipe: Recipe) -> str:
     Returns:
         The folder.
     """
-    args = recipe.training
-    set_seed(args.seed)  # before the adapter's random start
-    rows, held_out = read_rows(recipe)
-    check_rows(rows, args.task, name=recipe.data.train_file or "unpaired")
-    taught = recipe.data.teacher == "edits"
-    rows, judge = (_taught(rows, recipe), _judge(rows, recipe)) if taught else (rows, None)
-    rows = _some_rows(rows, recipe)
-    model, tokenizer = build(recipe, rows)
-    trainer = StyleTrainer(
-        model=model, args=args, train_dataset=rows, eval_dataset=held_out, processing_class=tokenizer, judge=judge
-    )
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    texts, args = Texts.of(recipe), recipe.training
+    *earlier, last = stages_of(recipe)  # one; where there are rounds, the teacher's and then one each
+    for stage in earlier:
+        _carried_out(stage, texts)
+        release_memory()  # a trainer and its model hold one another
+    trainer = _carried_out(last, texts)
+    trainer.args = args  # what is left behind is the run's, not its last round's
     trainer.save_model()
     if trainer.is_world_process_zero():
         write_report(trainer, recipe=recipe.given)
     if args.push_to_hub:  # once more: save_model could not send the report
         trainer.push_to_hub()
     return str(args.output_dir)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What all stages of a run train on, and what they are judged by.
+
+    Attributes:
+        rows: As they were read.
+        held_out: Rows to evaluate on, if any.
+        halves: The same texts as a teacher hears and rewrites them; None without a teacher.
+        judge: Of texts that were written by people: taught on pairs, it would know the teacher's hand.
+    """
+
+    rows: datasets.Dataset
+    held_out: datasets.Dataset | None
+    halves: Halves | None = None
+    judge: StyleJudge | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Texts":
+        """What `recipe` names.
+
+        Raises:
+            ValueError: Rows that its task cannot use, or a teacher for rows that have targets.
+        """
+        rows, held_out = read_rows(recipe)
+        check_rows(rows, recipe.training.task, name=recipe.data.train_file or "unpaired")
+        if recipe.data.teacher == "none":
+            return cls(rows, held_out)
+        if kind_of_rows(rows, recipe.training.task) != "unpaired":
+            raise ValueError(
+                f"teacher='edits' must be 'none' for task={recipe.training.task!r} with the columns "
+                f"{', '.join(rows.column_names)}: it makes pairs of text and style alone; leave it out"
+            )
+        seed, labels = recipe.training.seed, _labels(rows, recipe)
+        some = rows.shuffle(seed=seed).select(range(min(JUDGED, len(rows))))
+        judge = StyleJudge.fit(some["text"], _labels(some, recipe))
+        return cls(rows, held_out, Halves(list(rows["text"]), labels, seed), judge)
+
+
+def _carried_out(stage: Stage, texts: Texts) -> StyleTrainer:
+    """The trainer of a stage after its training."""
+    recipe = stage.recipe
+    set_seed(recipe.training.seed)  # before the adapter's random start
+    model, tokenizer = build(recipe, texts.rows, start=stage.start)
+    rows = texts.rows
+    if texts.halves is not None:
+        rows = stage.kept(partial(_pairs, stage, texts.halves, model, tokenizer))
+    trainer = StyleTrainer(
+        model=model,
+        args=recipe.training,
+        train_dataset=_some_rows(rows, recipe),
+        eval_dataset=texts.held_out,
+        processing_class=tokenizer,
+        judge=texts.judge,
+    )
+    stage.carry_out(trainer)
+    return trainer
+
+
+def _pairs(stage: Stage, halves: Halves, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> list[Pair]:
+    """What a stage learns from: the teacher's pairs, some more than may be trained on; in a round the best drafts."""
+    recipe, most = stage.run, stage.run.data.max_train_rows
+    count = len(halves.texts) if most is None else 1 + most * 2 // 3
+    if not stage.number:
+        _say(recipe, f"The teacher reads {len(halves.texts):,} texts.")
+        pairs = halves.pairs(count)
+        _say(recipe, f"The teacher made {len(pairs):,} pairs.")
+        return pairs
+    rows = recipe.rounds.round_rows
+    texts, styles = halves.unheard(count + (stage.number - 1) * rows, rows)  # on from where earlier stages stopped
+    pairs = _of_drafts(stage, halves.teacher, model, tokenizer, texts=texts, styles=styles)
+    _say(recipe, f"Round {stage.number}: {len(texts):,} texts gave {len(pairs):,} pairs.")
+    if not pairs:
+        raise ValueError(
+            f"round_rows={rows} gave no pair, since no rewrite scores above 0; give more texts, or set "
+            f"rounds={stage.number - 1}"
+        )
+    return pairs
+
+
+def _of_drafts(
+    stage: Stage, teacher: EditTeacher, model: PeftModel, tokenizer: PreTrainedTokenizerBase, **texts: list[str]
+) -> list[Pair]:
+    """The pairs of texts and the best rewrites of them; each process rewrites its share, and all get the whole."""
+    args = stage.run.training
+    columns = {**texts, "wanted": in_turn(texts["styles"], teacher.languages)}
+    with PartialState().split_between_processes(columns) as mine:
+        offers = teacher.rewrites(mine["texts"], mine["wanted"], 1)
+        pairs = best_pairs(
+            model.to(args.device),
+            tokenizer,
+            **mine,
+            score=teacher.score,
+            others=[[rewrite.text for rewrite in found] for found in offers],
+            samples=stage.run.rounds.round_samples,
+            seed=row_seed(args.seed, stage.number, args.process_index, use="round"),
+            batch_size=args.generation_batch_size,
+        )
+    return gather_object(pairs)
 
 
 def write_report(trainer: StyleTrainer, *, recipe: Mapping[str, Any], numbers: str = "") -> None:
@@ -70,8 +172,8 @@ def write_report(trainer: StyleTrainer, *, recipe: Mapping[str, Any], numbers: s
         print(f"No plots: {error}")
 
 
-def build(recipe: Recipe, rows: Any) -> tuple[PeftModel, PreTrainedTokenizerBase]:
-    """The backbone with a fresh adapter, and its tokenizer."""
+def build(recipe: Recipe, rows: Any, *, start: str | None = None) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """The backbone with a fresh adapter, or with the one in the folder `start`, and its tokenizer."""
     task = recipe.training.task
     backbone = load_backbone(
         recipe.model.model_name_or_path,
@@ -84,6 +186,8 @@ def build(recipe: Recipe, rows: Any) -> tuple[PeftModel, PreTrainedTokenizerBase
     if recipe.model.base_model_id:
         backbone.name_or_path = backbone.config._name_or_path = recipe.model.base_model_id
     ensure_padding(backbone, tokenizer)
+    if start is not None:
+        return PeftModel.from_pretrained(backbone, start, is_trainable=True), tokenizer
     if recipe.model.instruction is not None and "prompt" not in recipe.given:
         recipe.adapter.prompt = chat_prompt(tokenizer, recipe.model.instruction) or recipe.adapter.prompt
     recipe.adapter.task_type = _task_type(recipe, backbone.config.is_encoder_decoder)
@@ -104,27 +208,6 @@ def read_rows(recipe: Recipe) -> tuple[datasets.Dataset, datasets.Dataset | None
     counts = ", ".join(f"{len(pile.texts):,} {pile.style}" for pile in held_out)
     _say(recipe, f"Held out to evaluate on: {counts}.")
     return as_rows(piles), as_rows(held_out)
-
-
-def _taught(rows: datasets.Dataset, recipe: Recipe) -> datasets.Dataset:
-    """Pairs of what stands in unpaired rows and what a teacher makes of them; some more than may be trained on."""
-    if kind_of_rows(rows, recipe.training.task) != "unpaired":
-        raise ValueError(
-            f"teacher='edits' must be 'none' for task={recipe.training.task!r} with the columns "
-            f"{', '.join(rows.column_names)}: it makes pairs of text and style alone; leave it out"
-        )
-    labels, most = _labels(rows, recipe), recipe.data.max_train_rows
-    styles = dict(zip(labels, rows["style"], strict=True))
-    _say(recipe, f"The teacher reads {len(rows):,} texts.")
-    pairs = teacher_pairs(rows["text"], labels, count=most and 1 + most * 2 // 3, seed=recipe.training.seed)
-    _say(recipe, f"The teacher made {len(pairs):,} pairs.")
-    return datasets.Dataset.from_list([{**pair, "style": styles[pair["style"]]} for pair in pairs])
-
-
-def _judge(rows: datasets.Dataset, recipe: Recipe) -> StyleJudge:
-    """A judge of texts that were written by people: taught on pairs, it would know the teacher's hand."""
-    some = rows.shuffle(seed=recipe.training.seed).select(range(min(JUDGED, len(rows))))
-    return StyleJudge.fit(some["text"], _labels(some, recipe))
 
 
 def _labels(rows: datasets.Dataset, recipe: Recipe) -> list[str]:

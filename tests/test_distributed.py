@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -16,13 +17,16 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from distributed_worker import CASES, SGD, cut_off, run_case
 from peft import PeftModel
+from pile_fixtures import options, save_piles
 from safetensors.torch import load_file
 from training_fixtures import STYLES, adapted, byte_tokenizer, llama, make_trainer, randomised, toy_batch, toy_rows
 
 from style_adapter.game import StyleGame
+from style_adapter.recipe import load_recipe
 from style_adapter.trainer.files import load_sides
 from style_adapter.trainer.sharding import set_up_sharding
 from style_adapter.trainer.sides import DISCRIMINATOR_FILE, discriminator_state
+from style_adapter.training import Texts
 
 TESTS = Path(__file__).parent
 CONFIGS = TESTS.parent / "examples" / "accelerate"
@@ -309,6 +313,30 @@ def test_a_layer_that_is_cut_off_from_the_loss_is_named_once(tmp_path):
             f"  1 x model.base_model.model.model.layers.*.mlp.up_proj.style_adapter_{table}.default.weight" in message
         )
     assert message.count("\n  ") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["ddp.yaml", "fsdp2.yaml"])
+def test_processes_share_out_the_texts_of_a_round_and_go_on_from_the_stage_that_has_ended(tmp_path, config):
+    save_piles(tmp_path)
+    given = options(tmp_path, rounds=1, round_rows=7, round_samples=2, round_epochs=1.0, max_train_rows=16)
+    given |= {"eval_strategy": "no", "ddp_backend": "gloo", "expected_processes": 2}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(given), "utf-8")
+    command = ["-m", "style_adapter", "train", str(recipe)]
+    launch(config, *command, folder=tmp_path)
+    out, left = tmp_path / "out", files_of(tmp_path / "out")
+    assert set(left) == set(FILES)
+    rows = [json.loads(line) for line in (out / "round-1" / "pairs.jsonl").read_text("utf-8").splitlines()]
+    texts = Texts.of(load_recipe(None, given | {"expected_processes": None}))
+    asked, _ = texts.halves.unheard(11, 7)  # in order, each by one process
+    rewritten = [row["source"] for row in rows if row["synthetic"]]
+    assert rewritten == [text for text in asked if text in rewritten]
+    assert len(rows) > 7
+    shutil.rmtree(out / "round-1" / "adapter")
+    launch(config, *command, "--resume_from_checkpoint", "true", folder=tmp_path)
+    for name, tensors in files_of(out).items():
+        assert all(torch.equal(tensor, left[name][key]) for key, tensor in tensors.items())
 
 
 def test_a_style_head_that_no_term_trains_is_named(tmp_path):

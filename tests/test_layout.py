@@ -13,7 +13,7 @@ import style_adapter
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "style_adapter"
-ROOF = 9
+ROOF = 10
 FLOORS = {
     **dict.fromkeys(["_peft", "bars", "functional", "seeds"], 0),
     **dict.fromkeys(
@@ -24,8 +24,9 @@ FLOORS = {
     **dict.fromkeys(["card", "export", "fluency", "game", "loras", "pipeline", "plots"], 4),
     **dict.fromkeys(["evaluation", "hub", "self_training", "tasks"], 5),
     **dict.fromkeys(["trainer"], 6),
-    **dict.fromkeys(["app", "server", "training"], 7),
-    **dict.fromkeys(["cli"], 8),
+    **dict.fromkeys(["stages"], 7),
+    **dict.fromkeys(["app", "server", "training"], 8),
+    **dict.fromkeys(["cli"], 9),
     **dict.fromkeys(["__init__", "__main__"], ROOF),
 }
 VAGUE = {"base", "common", "core", "helper", "helpers", "misc", "shared", "stuff", "tools", "util", "utils"}

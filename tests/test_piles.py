@@ -7,20 +7,20 @@ from pathlib import Path
 
 import datasets
 import pytest
+from pile_fixtures import options, save_piles, write
 from tokenizers.processors import TemplateProcessing
-from training_fixtures import byte_tokenizer, save_backbone
+from training_fixtures import byte_tokenizer
 
 from style_adapter.cli import main
 from style_adapter.data import chat_prompt
 from style_adapter.piles import Pile, as_rows, hold_out, named_files, read_piles
 from style_adapter.presets import PRESETS, TAUGHT
 from style_adapter.recipe import Recipe, load_recipe
-from style_adapter.teacher import teacher_pairs
+from style_adapter.teacher import Halves
 from style_adapter.training import read_rows, run
 
 pytestmark = pytest.mark.usefixtures("no_cache_at_home")
 
-WORDS = [f"{a}{b} {b}{c}" for a in "abc" for b in "defg" for c in "hij"]  # 36 texts
 CHATML = (
     "{% if messages[0]['role'] != 'system' %}<s>system: be nice</s>{% endif %}"
     "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
@@ -35,26 +35,8 @@ UNEVEN = (  # an answer is written otherwise once a turn follows it
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A folder with a backbone and two piles."""
-    save_backbone(tmp_path)
-    write(tmp_path / "loud.txt", [f"{text} so {loud} !" for text in WORDS for loud in ("GREAT", "MAD")][::2])
-    write(tmp_path / "calm.txt", [f"{text} so {calm} ." for text in WORDS for calm in ("good", "fine")][::2])
+    save_piles(tmp_path)
     return tmp_path
-
-
-def write(path: Path, lines: list[str]) -> str:
-    """The lines as a file, gzipped where it is named so; its name."""
-    data = "".join(f"{line}\n" for line in lines).encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return str(path)
-
-
-def options(folder: Path, **more) -> dict:
-    """A short run on the CPU."""
-    given = {"unpaired": [str(folder / "loud.txt"), str(folder / "calm.txt")], "output_dir": str(folder / "out")}
-    given |= {"model_name_or_path": str(folder / "base"), "dtype": "float32", "bf16": False, "use_cpu": True}
-    given |= {"report_to": "none", "max_steps": 2, "save_strategy": "no", "disable_tqdm": True, "eval_steps": 2}
-    given |= {"dataloader_pin_memory": False, "discriminator_blocks": 1, "adversary_start": 1, "sampling_length": 4}
-    return given | {"eval_samples": 2, "logging_steps": 1, "watch_steps": 0, "discriminator_width": 16} | more
 
 
 def recipe(folder: Path, **more) -> Recipe:
@@ -235,15 +217,15 @@ def test_two_files_are_enough_to_train_and_the_next_command_works(folder, capsys
 
 def test_a_teacher_makes_pairs_of_all_texts_that_are_not_held_out(folder, monkeypatch):
     read, held_out = read_rows(recipe(folder))
-    given = []
+    given, pairs = [], Halves.pairs
 
-    def teacher(texts, styles, **options):
-        given.extend(texts)
-        return teacher_pairs(texts, styles, **options, least_logit=0.0)
+    def seen(halves, count):
+        given.extend(halves.texts)
+        return pairs(halves, count, least_logit=0.0)
 
-    monkeypatch.setattr("style_adapter.training.teacher_pairs", teacher)
+    monkeypatch.setattr(Halves, "pairs", seen)
     run(recipe(folder, max_train_rows=10))
-    assert given == read["text"]
+    assert given == list(read["text"])
     assert len(given) == 70
     assert set(given).isdisjoint(held_out["text"])
     history = (folder / "out" / "trainer_state.json").read_text("utf-8")

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from style_adapter.teacher import EditTeacher, RewriteWeights, teacher_pairs
+from style_adapter.teacher import EditTeacher, Halves, RewriteWeights, teacher_pairs
 from style_adapter.teacher.arrays import padded
 from style_adapter.teacher.comparing import word_edits
 from style_adapter.teacher.drafts import Drafts, Edits
@@ -319,6 +319,21 @@ def test_count_bounds_the_texts_and_a_seed_draws_the_same():
     first, again = (teacher_pairs(TEXTS, STYLES, count=10, both_ways=False, least_logit=0.0) for _ in range(2))
     assert first == again
     assert 0 < len(first) <= 10
+
+
+def test_of_two_halves_the_evidence_has_heard_one_and_the_other_is_drawn_on_in_turns():
+    texts = [f"{text} {i}" for i, text in enumerate(TEXTS)]
+    halves = Halves(texts, STYLES, seed=3)
+    first, styles = halves.unheard(0, len(texts))
+    assert len(first) == len(texts) // 2
+    assert {*zip(first, styles, strict=True)} < {*zip(texts, STYLES, strict=True)}
+    turns = [text for start in range(0, len(texts), 4) for text in halves.unheard(start, 4)[0]]
+    assert turns == first * 2
+    heard = [(text, style) for text, style in zip(texts, STYLES, strict=True) if text not in first]
+    by_hand = halves.teacher.hearing(*zip(*heard, strict=True), seed=3)
+    assert np.array_equal(halves.teacher.evidence.weights, by_hand.evidence.weights)
+    assert halves.pairs(10, least_logit=0.0) == teacher_pairs(texts, STYLES, count=10, least_logit=0.0, seed=3)
+    assert {pair["source"] for pair in halves.pairs(10, least_logit=0.0, both_ways=False)} <= {*first[:10]}
 
 
 def test_what_no_teacher_can_be_fitted_on_is_refused():

@@ -17,7 +17,7 @@ class WatchOptions:
     eval_max_new_tokens: int = option(
         128, "Most tokens of a text that is written in an evaluation, in the task generation.", bounds=">= 1"
     )
-    generation_batch_size: int = option(32, "Texts generated at once in an evaluation.", bounds=">= 1")
+    generation_batch_size: int = option(32, "Texts generated at once, in an evaluation and for a round.", bounds=">= 1")
     early_stopping_patience: int = option(
         0, "Evaluations without a better style score, J, before training stops; 0: never.", bounds=">= 0"
     )
