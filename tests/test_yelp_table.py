@@ -133,12 +133,12 @@ def test_the_table_has_ours_and_theirs_by_g_and_counts_new_outputs_alone(command
 
     assert command()["evaluations"] == found["evaluations"]
     write_system(tmp_path / "ours" / "one_pass", shouted)
-    added = command()["evaluations"]
+    added = yelp_table.with_evaluations(found["evaluations"], yelp_table.ours_in(tmp_path / "ours"), "2030-01-01")
     written = b"".join((tmp_path / "ours" / "one_pass" / file).read_bytes() for file in FILES.values())
     assert added[:1] == found["evaluations"]
-    assert [(one["system"], one["sha256"]) for one in added[1:]] == [("one pass", sha256(written).hexdigest())]
+    assert added[1:] == [{"date": "2030-01-01", "system": "one pass", "sha256": sha256(written).hexdigest()}]
     write_system(tmp_path / "ours", shouted)  # what was scored under another name
-    assert command()["evaluations"] == added
+    assert yelp_table.with_evaluations(added, yelp_table.ours_in(tmp_path / "ours"), "2030-01-02") == added
 
 
 def test_each_direction_and_person_has_the_g_that_sacrebleu_gives(data):
@@ -193,7 +193,7 @@ def test_a_text_that_was_read_is_not_read_again(monkeypatch):
 def test_a_system_is_a_dot_at_its_bleu_and_accuracy(monkeypatch):
     kept = []
     monkeypatch.setattr("pictures.save_figure", lambda figure, _: kept.append(figure))
-    systems = {"ours": ["a"], "published": ["b", "c", "d", "e"], "others": ["copy"]}
+    systems = {"ours": ["a"], "published": ["b", "c", "d", "e"], "others": ["copy", "human 1"]}
     found = {
         kind: {name: {"both": {"bleu": [10.0 + place], "accuracy": [90.0]}} for place, name in enumerate(names)}
         for kind, names in systems.items()
@@ -201,9 +201,10 @@ def test_a_system_is_a_dot_at_its_bleu_and_accuracy(monkeypatch):
     plot_systems(found, Path("unused.svg"))
     panel = kept[0].axes[0]
     dots = [line.get_xydata().tolist() for line in panel.lines if line.get_marker() == "o"]
-    assert sorted(dots) == sorted([[[10 + i, 90]] for i in range(4)] + [[[10, 90]]] * 2)
-    assert {text.get_text() for text in panel.texts} >= {"a", "b", "c", "d", "copy"}
-    assert "e" not in {text.get_text() for text in panel.texts}
+    assert sorted(dots) == sorted([[x, 90]] for x in (10, 10, 11, 12, 13, 10, 11))
+    named = {text.get_text() for text in panel.texts}
+    assert named >= {"a", "b", "c", "d", "copy"}
+    assert not named & {"e", "human 1"}
     for line in (line for line in panel.lines if line.get_marker() != "o"):
         x, y = line.get_xydata().T
         np.testing.assert_allclose(x * y, (x * y)[0])
