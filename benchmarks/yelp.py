@@ -147,8 +147,9 @@ def train(model: PeftModel, tokenizer: Any, rows: list[Pair], folder: Path, **op
 
 
 def ranker(model: PeftModel, tokenizer: Any, teacher: EditTeacher) -> Scores:
-    """score(y | x, s) = the teacher's + log p(y | x, s) / 10 + (log p(y) - log p(x)) / 10, p(y) of the frozen backbone.
+    """score(y | x, s) = the teacher's + W l(y | x, s) / 10 + (log p(y) - log p(x)) / 10, p of the frozen backbone.
 
+    l is the adapter's mean log-likelihood of a token, W the number of words and one more.
     The three are told apart by what they cannot see: the teacher how a sentence reads as a whole, the adapter's own
     likelihood the style, the backbone the source.
     """

@@ -23,3 +23,12 @@ def with_bar(batches: Iterable[Batch], what: str, count: int) -> Iterator[Batch]
         for batch in batches:
             yield batch
             bar.update(len(batch))
+
+
+def in_batches(rows: Sequence[int], size: int, what: str) -> Iterator[list[int]]:
+    """`rows`, `size` at a time, under a bar.
+
+    >>> [*in_batches([4, 2, 7], 2, "reading")]
+    [[4, 2], [7]]
+    """
+    return with_bar((list(rows[start : start + size]) for start in range(0, len(rows), size)), what, len(rows))

@@ -35,6 +35,15 @@ def positive_shares(weights: Float[Tensor, "*rows styles"]) -> Float[Tensor, "*r
     return shares / shares.sum(-1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)
 
 
+def positions_of(mask: Int[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:
+    """The place of each token among those of its row that `mask` keeps, from 0: padding before them moves none.
+
+    >>> positions_of(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])).tolist()
+    [[0, 0, 0, 1], [0, 1, 2, 2]]
+    """
+    return (mask.cumsum(dim=-1) - 1).clamp(min=0)
+
+
 def spread(gate: Float[Tensor, "rows r"], dims: int) -> Float[Tensor, "... r"]:
     """The gate viewed as [rows, 1, ..., 1, r], so that it broadcasts over an input of `dims` dimensions.
 

@@ -1,7 +1,6 @@
 """A run in stages, each from where the one before ended, and taken up in the stage in which it was killed."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from .recipe import Recipe, load_recipe
 from .teacher import Pair
 from .trainer import StyleTrainer, write_manifest
 from .trainer.files import load_judge
-from .trainer.manifest import discard, flaw_of
+from .trainer.manifest import discard, flaw_of, write_whole
 
 _NAME = re.compile(r"round-\d+")
 _PAIRS = "pairs.jsonl"
@@ -71,7 +70,8 @@ class Stage:
         if rows is None:
             rows = make()
             if self._writes:
-                _write(rows, path)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
         return datasets.Dataset.from_list(rows)
 
     def carry_out(self, trainer: StyleTrainer) -> None:
@@ -160,14 +160,3 @@ def _read(path: Path) -> list[Pair]:
     """The rows of a file."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
-
-
-def _write(rows: list[Pair], path: Path) -> None:
-    """A row a line; cut off in between, the file is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)

@@ -4,7 +4,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,8 +43,7 @@ def transfer(options: argparse.Namespace) -> None:
         results = transfer_best(*given, samples=options.candidates, batch_size=options.batch_size)
     else:
         results = rewrite(*given, batch_size=options.batch_size, num_beams=options.num_beams)
-    lines = (" ".join(text.split("\n")) for text in results)  # one line a text, so that lines go together
-    _write("".join(f"{line}\n" for line in lines), options.output)
+    _write(results, options.output)
 
 
 def write(options: argparse.Namespace) -> None:
@@ -65,8 +64,7 @@ def write(options: argparse.Namespace) -> None:
         seed=options.seed,
         batch_size=options.batch_size,
     )
-    lines = (" ".join(text.split("\n")) for drawn in texts for text in drawn)
-    _write("".join(f"{line}\n" for line in lines), options.output)
+    _write([text for drawn in texts for text in drawn], options.output)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -181,8 +179,9 @@ def _show(markdown: str) -> None:
         print(markdown)
 
 
-def _write(text: str, path: Path | None) -> None:
-    """To a file, or to the terminal."""
+def _write(texts: Sequence[str], path: Path | None) -> None:
+    """To a file, or to the terminal: one line a text, so that lines go together."""
+    text = "".join(" ".join(written.split("\n")) + "\n" for written in texts)
     if path is None:
         sys.stdout.write(text)
     else:

@@ -39,7 +39,7 @@ def tokenize_transfer(
     def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> Columns:
         prompts = prompt_ids(tokenizer, prompt, batch["source"])
         columns = {"prompt_ids": prompts, "target_ids": closed_ids(tokenizer, batch["target"])}
-        return columns | {name: batch[name] for name in ("synthetic",) if name in batch}
+        return columns | ({"synthetic": batch["synthetic"]} if "synthetic" in batch else {})
 
     return tokenized_rows(dataset, encode, max_length=max_length)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from ..bars import with_bar
+from ..bars import in_batches
 from .joint import relative_fluency
 
 
@@ -68,12 +68,11 @@ class LanguageScorer:
         ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
         found = np.array([[0.0, len(row)] for row in ids]).reshape(-1, 2)
         order = sorted((i for i in range(len(texts)) if ids[i]), key=lambda i: len(ids[i]))
-        batches = (order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size))
         training = self.model.training
         self.model.eval()
         try:
             with torch.no_grad(), self._reading():
-                for rows in with_bar(batches, "reading", len(order)):
+                for rows in in_batches(order, self.batch_size, "reading"):
                     found[rows, 0] = self._batch([ids[i] for i in rows]).double().cpu().numpy()
         finally:
             self.model.train(training)

@@ -7,6 +7,8 @@ from typing import Any
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..functional import positions_of
+
 
 @contextmanager
 def head_reads(model: nn.Module, choose: Callable[[Tensor], Tensor]) -> Iterator[None]:
@@ -49,12 +51,11 @@ def target_logits(
     if not decoder_only:
         read = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, labels=labels)
         return read.logits[mask]
-    positions = (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
     with head_reads(model, lambda hidden: hidden[:, :-1][mask]):  # the token before predicts
         return model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             use_cache=False,
-            position_ids=positions,
+            position_ids=positions_of(attention_mask),
             logits_to_keep=mask.shape[1] + 1,
         ).logits

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config import StyleAdapterConfig
 from ..data import pad_and_mask, room
+from ..functional import positions_of
 from ..model import styled, styles_of
 from ..style import Style
 
@@ -98,12 +99,11 @@ def _read(
     copies: int,
 ) -> Any:
     """The cache of each prompt but its last token, `copies` times."""
-    positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
     with styled(model, [*styles]):
         cache = model(
             input_ids=ids[:, :-1],
             attention_mask=mask[:, :-1],
-            position_ids=positions[:, :-1],
+            position_ids=positions_of(mask)[:, :-1],
             use_cache=True,
             logits_to_keep=1,
         ).past_key_values

@@ -72,9 +72,12 @@ def drafts(  # noqa: PLR0913 - one option a way to draw
     """The greedy rewrite of each source and `samples` drawn ones; of an empty one itself. Options: `transfer_best`."""
     per_row = rows_of(model, styles, len(sources))
     greedy = transfer(model, tokenizer, sources, per_row, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    found = [[text] for text in greedy]
     if samples == 0:
-        return [[text] for text in greedy]
-    prompts = prompt_ids(tokenizer, prompt_of(model), sources)
+        return found
+    if not max_new_tokens:
+        prompts = prompt_ids(tokenizer, prompt_of(model), sources)
+        max_new_tokens = room(max(map(len, prompts), default=0))
     rows = [i for i, source in enumerate(sources) if source.strip()]
     drawn = write(
         model,
@@ -87,9 +90,8 @@ def drafts(  # noqa: PLR0913 - one option a way to draw
         seed=seed,
         row_ids=rows,
         batch_size=batch_size,
-        max_new_tokens=max_new_tokens or room(max(map(len, prompts), default=0)),
+        max_new_tokens=max_new_tokens,
     )
-    found = [[text] for text in greedy]
     for i, texts in zip(rows, drawn, strict=True):
         found[i] += texts
     return found

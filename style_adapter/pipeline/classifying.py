@@ -1,6 +1,6 @@
 """Texts, or their words, sorted into classes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Int
@@ -8,7 +8,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..bars import with_bar
+from ..bars import in_batches
 from ..data import align_words, pad_and_mask, words_of
 from ..style import Style
 from .batches import evaluating, pad_id, rows_of
@@ -27,7 +27,7 @@ def classify(
     per_row = rows_of(model, styles, len(texts))
     found: list[int] = []
     with evaluating(model):
-        for rows in with_bar(_parts(range(len(texts)), batch_size), "classifying", len(texts)):
+        for rows in in_batches(range(len(texts)), batch_size, "classifying"):
             pairs = None if text_pairs is None else [text_pairs[i] for i in rows]
             ids = tokenizer([texts[i] for i in rows], pairs)["input_ids"]
             found += _classes(model, tokenizer, ids, [per_row[i] for i in rows]).tolist()
@@ -59,16 +59,11 @@ def tag(
     order = sorted((i for i, words in enumerate(firsts) if words), key=lambda i: len(ids[i]))
     found: list[list[int]] = [[] for _ in texts]
     with evaluating(model):
-        for rows in with_bar(_parts(order, batch_size), "tagging", len(order)):
+        for rows in in_batches(order, batch_size, "tagging"):
             classes = _classes(model, tokenizer, [ids[i] for i in rows], [per_row[i] for i in rows])
             for i, of_tokens in zip(rows, classes, strict=True):
                 found[i] = of_tokens[firsts[i]].tolist()
     return found
-
-
-def _parts(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """`rows`, `size` at a time."""
-    return (rows[i : i + size] for i in range(0, len(rows), size))
 
 
 def _classes(

@@ -9,7 +9,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..bars import with_bar
+from ..bars import in_batches
 from ..data import closed_ids, prompt_ids, with_targets
 from ..functional import IGNORED
 from ..losses import token_cross_entropy
@@ -48,9 +48,8 @@ def log_likelihoods(
     prompts, targets = prompt_ids(tokenizer, prompt_of(model), sources), closed_ids(tokenizer, outputs)
     order = sorted(range(len(sources)), key=lambda i: len(prompts[i]) + len(targets[i]))
     found = np.zeros(len(sources))
-    batches = (order[i : i + batch_size] for i in range(0, len(order), batch_size))
     with evaluating(model):
-        for rows in with_bar(batches, "reading", len(order)):
+        for rows in in_batches(order, batch_size, "reading"):
             batch = with_targets(
                 [prompts[i] for i in rows],
                 [targets[i] for i in rows],

@@ -7,7 +7,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..bars import with_bar
+from ..bars import in_batches
 from ..data import prompt_ids
 from ..model import head_reads
 from .batches import continued, evaluating, prompt_of, rows_of
@@ -41,9 +41,8 @@ def transfer(
     prompts = prompt_ids(tokenizer, prompt_of(model), sources)
     order = sorted((i for i, s in enumerate(sources) if s.strip()), key=lambda i: len(prompts[i]))
     results = list(sources)
-    batches = (order[i : i + batch_size] for i in range(0, len(order), batch_size))
     with evaluating(model), head_reads(model, Tensor.contiguous):
-        for rows in with_bar(batches, "rewriting", len(order)):
+        for rows in in_batches(order, batch_size, "rewriting"):
             texts = continued(
                 model,
                 tokenizer,

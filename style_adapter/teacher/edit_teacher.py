@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Float
 
-from ..bars import with_bar
+from ..bars import in_batches
 from .arrays import padded
 from .comparing import taken_and_put, word_edits
 from .drafts import INSERTED
@@ -186,8 +186,7 @@ class EditTeacher:
             )
             rows = [i for i, wanted in enumerate(styles) if wanted == style]
             rows.sort(key=lambda i: len(texts[i]))
-            parts = (rows[start : start + size] for start in range(0, len(rows), size))
-            yield from ((search, part) for part in with_bar(parts, f"teacher, to {style}", len(rows)))
+            yield from ((search, part) for part in in_batches(rows, size, f"teacher, to {style}"))
 
     def _rewritten(self, texts: Sequence[str], search: EditSearch, count: int) -> list[list[Rewrite]]:
         """The best rewrites of each of a few texts."""

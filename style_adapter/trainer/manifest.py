@@ -28,10 +28,16 @@ def write_manifest(folder: str | os.PathLike[str]) -> None:
     for path in files.values():
         _settle(path)
     entries = {name: {"size": path.stat().st_size, "sha256": _digest(path)} for name, path in sorted(files.items())}
-    part = folder / f"{MANIFEST}.part"
-    part.write_text(json.dumps({"format_version": FORMAT_VERSION, "files": entries}, indent=2) + "\n", "utf-8")
+    listed = json.dumps({"format_version": FORMAT_VERSION, "files": entries}, indent=2)
+    write_whole(folder / MANIFEST, listed + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that, cut off in between, is what it was before, or is not there."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, "utf-8")
     _settle(part)
-    os.replace(part, folder / MANIFEST)
+    os.replace(part, path)
 
 
 def flaw_of(folder: str | os.PathLike[str], *, checksums: bool = True) -> str | None:
