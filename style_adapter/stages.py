@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -127,10 +126,9 @@ class Stage:
 def stages_of(run: Recipe) -> list[Stage]:
     """What is left of a run: the stages that have not ended and, in any case, the last one, which is reported.
 
-    A run that is not resumed starts afresh: what stages of an earlier one have left in the folder goes.
-
     Raises:
-        ValueError: Rounds where not every process has the weights to write texts with.
+        ValueError: Rounds where not every process has the weights to write texts with, or stages of an earlier run
+            in a folder from which nothing is resumed: none of it is deleted for the asking.
     """
     count, args = run.rounds.rounds, run.training
     # transformers' name: FSDP whose weights one process alone has read (cpu_ram_efficient_loading).
@@ -139,21 +137,21 @@ def stages_of(run: Recipe) -> list[Stage]:
             f"rounds={count} must be 0 under ZeRO-3 and with fsdp_cpu_ram_efficient_loading, where not every process "
             "has the weights to write texts with; start with fsdp2.yaml of examples/accelerate as it is"
         )
-    if count and not args.resume_from_checkpoint and args.process_index == 0:
-        _forget(Path(str(args.output_dir)))
     # One process looks, so that all agree; no stage has ended before the one before it.
-    (ended,) = broadcast_object_list([[Stage(number, run).has_ended() for number in range(count + 1)]])
+    stands = _stages_in(Path(str(args.output_dir))) if count else []
+    stands, ended = broadcast_object_list([stands, [Stage(number, run).has_ended() for number in range(count + 1)]])
+    if stands and not args.resume_from_checkpoint:
+        raise ValueError(
+            f"output_dir={args.output_dir!r} has {', '.join(stands)} of an earlier run and must have no stages where "
+            "resume_from_checkpoint=False; set it to true to go on with them, name another folder, or delete them"
+        )
     stages = [Stage(number, run, all_so_far) for number, all_so_far in enumerate(accumulate(ended, and_))]
     return [stage for stage in stages if not stage.ended] or stages[-1:]
 
 
-def _forget(folder: Path) -> None:
-    """Removes the stages of an earlier run, adapters first: cut off in between, none of them has ended."""
-    stages = [path for path in folder.glob("round-*") if _NAME.fullmatch(path.name) and path.is_dir()]
-    for path in stages:
-        discard(path / "adapter")
-    for path in stages:
-        shutil.rmtree(path)
+def _stages_in(folder: Path) -> list[str]:
+    """The names of the stages that a run has begun there."""
+    return sorted(path.name for path in folder.glob("round-*") if _NAME.fullmatch(path.name) and path.is_dir())
 
 
 def _read(path: Path) -> list[Pair]:

@@ -337,12 +337,12 @@ def test_export_writes_a_lora_of_one_style(adapter, folder, capsys):
 # Help and mistakes
 
 
-def test_help_of_train_shows_options_of_all_four_sections(capsys):
+def test_help_of_train_shows_options_of_every_section(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["train", "--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    for option in ("--model_name_or_path", "--train_file", "--noise_dim", "--w_adv", "--learning_rate"):
+    for option in ("--model_name_or_path", "--train_file", "--noise_dim", "--w_adv", "--learning_rate", "--rounds"):
         assert f"{option} " in shown
     assert shown.startswith("usage: style-adapter train [-h] [recipe] [--OPTION VALUE ...]\n")
 

@@ -184,9 +184,9 @@ def test_a_recipe_launched_with_fsdp_evaluates_and_writes_as_one_process_does(tm
     assert sum("sample_copy_rate" in line for line in logs[0]) == 4
 
 
-def test_a_process_without_judged_rows_keeps_step_and_changes_nothing():
+def test_a_process_without_judged_rows_keeps_step_and_changes_nothing(tmp_path):
     def played(*, lockstep: bool) -> tuple[dict, dict, StyleGame, int]:
-        trainer = make_trainer(Path("unused"), model=randomised(adapted()), w_r1=0.1)
+        trainer = make_trainer(tmp_path, model=randomised(adapted()), w_r1=0.1)
         game = trainer.model.train()
         game.lockstep = lockstep
         blocks: list[int] = []

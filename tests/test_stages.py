@@ -155,14 +155,16 @@ def test_what_is_left_of_a_run_begins_where_the_last_stage_that_ended_did(tmp_pa
     assert [stage.ended for stage in stages] == [done == [0, 1, 2]] * len(stages)
 
 
-def test_a_run_that_is_not_resumed_forgets_an_earlier_one_and_touches_nothing_else(tmp_path):
-    ended(tmp_path, 0, 1)
+def test_a_run_that_is_not_resumed_is_refused_the_folder_of_an_earlier_one_and_deletes_nothing(tmp_path):
     for other in ("checkpoint-3", "round-x", "round-1b"):
-        (tmp_path / "out" / other).mkdir()
-    assert [stage.number for stage in stages_of(recipe(tmp_path, rounds=0))] == [0]
-    assert len(list((tmp_path / "out").iterdir())) == 5  # without rounds there is nothing to forget
+        (tmp_path / "out" / other).mkdir(parents=True)
     assert len(stages_of(recipe(tmp_path))) == 3
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["checkpoint-3", "round-1b", "round-x"]
+    ended(tmp_path, 1, 0)
+    message = r"output_dir='.*out' has round-0, round-1 of an earlier run and must have no stages where "
+    with pytest.raises(ValueError, match=message):
+        stages_of(recipe(tmp_path))
+    assert len(list((tmp_path / "out").iterdir())) == 5
+    assert [stage.number for stage in stages_of(recipe(tmp_path, rounds=0))] == [0]  # nothing of it is in the way
 
 
 def test_a_round_is_slower_shorter_and_plays_at_once(tmp_path):
