@@ -108,6 +108,12 @@ class Yelp:
         return max(1, int(number * self.scale))
 
 
+def mostly_there(pairs: Sequence[Pair], back: float) -> list[Pair]:
+    """All pairs to a rewrite, and a share `back` of those from a rewrite to what a person wrote."""
+    chosen = random.Random(0)
+    return [pair for pair in pairs if pair["synthetic"] or chosen.random() < back]
+
+
 def kept(path: Path, make: Any) -> list[Pair]:
     """The rows of a file, made first where it is missing."""
     if not path.exists():
@@ -271,6 +277,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=1, help="of learning from the best drafts")
     parser.add_argument("--name", default="default", help="of the run, for its stages")
+    parser.add_argument("--back", type=float, default=1.0, help="share of the pairs whose target a person wrote")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON: training options of every stage")
     parser.add_argument("--dev-lines", type=int, default=250, help="of each sentiment")
     parser.add_argument("--test", action="store_true", help="writes rewrites of the test's sources, for yelp_table.py")
@@ -282,11 +289,11 @@ def main() -> None:
     folder = RUNS / options.name
     pairs = kept(
         RUNS / f"pairs-{options.scale:g}.jsonl",
-        lambda: teacher_pairs(texts, styles, count=yelp.count(40_000), seed=yelp.seed),
+        lambda: teacher_pairs(texts, styles, count=yelp.count(64_000), seed=yelp.seed),
     )
     model, tokenizer = fresh_model(yelp.seed, options.rank)
     train(
-        model, tokenizer, pairs, folder / "round-0",
+        model, tokenizer, mostly_there(pairs, options.back), folder / "round-0",
         **{"learning_rate": 1e-3, "max_steps": yelp.count(2000)} | options.options,
     )  # fmt: skip
     dev, found = yelp.lines("dev"), {}
@@ -302,7 +309,7 @@ def main() -> None:
             ),
         )
         train(
-            model, tokenizer, better, folder / f"round-{number}",
+            model, tokenizer, mostly_there(better, options.back), folder / f"round-{number}",
             **{"learning_rate": 5e-4, "max_steps": yelp.count(800)} | options.options,
         )  # fmt: skip
         found[f"round {number}, greedy"] = look()
