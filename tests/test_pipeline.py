@@ -70,6 +70,18 @@ def test_beams_find_the_learnt_texts_too(trained):
     assert found == ["AB!", "cde.", "FG!"]
 
 
+@pytest.mark.parametrize("penalty", [-20.0, 0.0, 20.0])
+def test_beams_are_ranked_by_the_length_penalty_of_generate(trained, penalty):
+    model, tokenizer = trained.style_model, trained.processing_class
+    ids = tokenizer("fg\n", return_tensors="pt")["input_ids"]
+    options = {"num_beams": 3, "length_penalty": penalty, "max_new_tokens": 6}
+    expected = model.generate(
+        input_ids=ids, styles="loud", do_sample=False, pad_token_id=PAD, eos_token_id=tokenizer.eos_token_id, **options
+    )
+    text = tokenizer.decode(expected[0, ids.shape[1] :], skip_special_tokens=True).strip()
+    assert transfer(model, tokenizer, ["fg"], "loud", **options) == [text]
+
+
 def test_transfer_leaves_the_mode_as_it_was(trained):
     model = trained.style_model
     for mode in (True, False):

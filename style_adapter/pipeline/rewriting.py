@@ -22,6 +22,7 @@ def transfer(
     batch_size: int = 32,
     max_new_tokens: int | None = None,
     num_beams: int = 1,
+    length_penalty: float = 1.0,
 ) -> list[str]:
     """Each source rewritten in its style, in the order given; greedy, or by beams.
 
@@ -33,6 +34,7 @@ def transfer(
         batch_size: Texts a step; they are sorted by length, so padding is small.
         max_new_tokens: Bound of a rewrite; by default one and a half times the longest source of its step, and some.
         num_beams: Beams of the search; 1 is greedy.
+        length_penalty: q of what beams are ranked by, log p(y | x, s) / |y|^q; 0 favours short rewrites, as p does.
 
     Raises:
         ValueError: A style that the adapter lacks, or as many styles as neither 1 nor the number of sources.
@@ -50,6 +52,7 @@ def transfer(
                 styles=[per_row[i] for i in rows],
                 max_new_tokens=max_new_tokens,
                 num_beams=num_beams,
+                **({"length_penalty": length_penalty} if num_beams > 1 else {}),
             )
             for i, text in zip(rows, texts, strict=True):
                 results[i] = text
