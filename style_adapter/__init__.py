@@ -12,7 +12,7 @@ from .card import write_card
 from .config import StyleAdapterConfig
 from .hub import push_to_hub
 from .model import StyleAdapterModel, gates_of, styled, styles_of
-from .style import OFF, Style, StyleBank
+from .style import OFF, Style, StyleBank, blend
 
 if TYPE_CHECKING:
     from .adversary import StyleDiscriminator
@@ -54,6 +54,7 @@ __all__ = [
     "StyleTrainingArguments",
     "StyleTransferEvaluator",
     "best_pairs",
+    "blend",
     "classify",
     "export_lora",
     "from_loras",

@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         parsers[name].add_argument(
             "--style",
             type=parse_value,
-            help="A style's name, or a mixture such as '{kjv: 0.7, modern: 0.3}'; the adapter's default if left out",
+            help="A style's name, or a mixture such as '0.7*kjv + 0.3*modern'; the adapter's default if left out",
         )
     parsers["transfer"].add_argument("text", nargs="*", help="Texts to rewrite")
     parsers["transfer"].add_argument(

@@ -43,6 +43,7 @@ def transfer(
     prompts = prompt_ids(tokenizer, prompt_of(model), sources)
     order = sorted((i for i, s in enumerate(sources) if s.strip()), key=lambda i: len(prompts[i]))
     results = list(sources)
+    beams: dict[str, Any] = {"length_penalty": length_penalty} if num_beams > 1 else {}
     with evaluating(model), head_reads(model, Tensor.contiguous):
         for rows in in_batches(order, batch_size, "rewriting"):
             texts = continued(
@@ -52,7 +53,7 @@ def transfer(
                 styles=[per_row[i] for i in rows],
                 max_new_tokens=max_new_tokens,
                 num_beams=num_beams,
-                **({"length_penalty": length_penalty} if num_beams > 1 else {}),
+                **beams,
             )
             for i, text in zip(rows, texts, strict=True):
                 results[i] = text

@@ -9,7 +9,8 @@ Everything that makes a style is linear, so a mixture, a strength or a differenc
 
 from .bank import StyleBank, StyleCode
 from .context import Codes, InForce, StyleContext
-from .mixture import OFF, Style
+from .language import read_mixture
+from .mixture import OFF, Style, blend, quoted
 from .strength import layer_strengths, names_any
 
 __all__ = [
@@ -20,6 +21,9 @@ __all__ = [
     "StyleBank",
     "StyleCode",
     "StyleContext",
+    "blend",
     "layer_strengths",
     "names_any",
+    "quoted",
+    "read_mixture",
 ]

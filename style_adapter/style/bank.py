@@ -1,5 +1,6 @@
 """The styles of one adapter by name, and their codes: what names a style becomes tensors here, and only here."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,8 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .language import read_mixture
 from .mixture import OFF, Style
 
+_SIGNS = re.compile(r'[+\-*/(),"]')
 MIN_SLOTS = 4  # a mixture of up to so many styles keeps one tensor shape, so torch.compile sees one graph
 
 
@@ -96,7 +99,9 @@ class StyleBank(Mapping[str, Style]):
         return f"styles={name!r} must be one of the adapter's styles: {known}; check the spelling or add the style"
 
     def parse(self, spec: Any) -> Style:
-        """One style from a `Style`, a name, a label, a row number, {name: weight}, or several aspects at once.
+        """One style from a `Style`, a name, a mixture in words, a row number, {name: weight}, or several aspects.
+
+        Words: `"0.7*kjv + 0.3*modern"`, `"formal - casual"`, `"blend(7*kjv, 3*modern)"`; see `read_mixture`.
 
         Aspects are a list of names, or {"text_style": [...], "visual_style": [...]}: their plain sum.
 
@@ -107,7 +112,7 @@ class StyleBank(Mapping[str, Style]):
         if isinstance(spec, Style):
             return self._checked(spec)
         if isinstance(spec, str):
-            return self._checked(Style({spec: 1.0} if spec in self._rows else _weights_of(spec)))
+            return self[spec] if spec in self._rows else self._read(spec)
         if isinstance(spec, int):
             if not 0 <= spec < len(self.names):
                 raise ValueError(f"styles={spec} must be in 0..{len(self.names) - 1}; the adapter has no such row")
@@ -117,6 +122,16 @@ class StyleBank(Mapping[str, Style]):
         if isinstance(spec, Sequence):
             return sum((self.parse(a) for a in spec), OFF)
         raise TypeError(f"styles={spec!r} must be a name, a Style, a row number, a dict or a list of these")
+
+    def _read(self, text: str) -> Style:
+        """A mixture in words."""
+        if not _SIGNS.search(text) and text != str(OFF):
+            raise ValueError(self._unknown(text))
+        return read_mixture(
+            text,
+            is_known=self._rows.__contains__,
+            unknown=lambda name: self._unknown(name).removeprefix("styles="),
+        )
 
     def _parse_mapping(self, spec: Mapping[str, Any]) -> Style:
         """{name: weight} or {"text_style": [...]}; None, as a data set fills in for an absent key, is skipped."""
@@ -253,19 +268,6 @@ class StyleBank(Mapping[str, Style]):
         if self.noise_dim == 0:
             raise ValueError("noise_dim=0 must be >= 1 to sample noise; set noise_dim in StyleAdapterConfig")
         return _NOISE[self.noise_type]((rows, self.noise_dim), generator)
-
-
-def _weights_of(label: str) -> dict[str, float]:
-    """{name: weight} of a mixture as `str(style)` writes it; what is none comes back as one name."""
-    weights: dict[str, float] = {}
-    for part in label.split(" + ") if label != str(OFF) else ():
-        weight, star, name = part.partition("*")
-        try:
-            number = float(weight) if star else 1.0
-        except ValueError:
-            return {label: 1.0}
-        weights[name if star else part] = number
-    return weights
 
 
 _NOISE = {

@@ -1,11 +1,16 @@
 """A style as a value: an immutable vector of named weights and features, with its arithmetic."""
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+# A name that no sign of the mixing language, and no number, could be taken for.
+_PLAIN = re.compile(r"[^\s\d+\-*/(),\".][^+*/(),\"]*(?<!\s)(?<!\s-)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +71,39 @@ class Style:
         return hash(frozenset(self.weights.items()))
 
     def __str__(self) -> str:
-        """The mixture as a person writes it."""
-        named = " + ".join(f"{w:g}*{n}" if w != 1.0 else n for n, w in self.weights.items())
+        """The mixture in the mixing language; a single style of weight 1 is its name."""
+        if self.features is None and [*self.weights.values()] == [1.0]:
+            return next(iter(self.weights))
+        named = " + ".join(f"{w:g}*{quoted(n)}" if w != 1.0 else quoted(n) for n, w in self.weights.items())
         return " + ".join(filter(None, [named, "features" if self.features is not None else ""])) or "off"
+
+
+def quoted(name: str) -> str:
+    """`name` as a part of a mixture, in quotes where it would be read as something else.
+
+    >>> print(quoted("kjv"), quoted("sci-fi"), quoted("rock + roll"))
+    kjv sci-fi "rock + roll"
+    """
+    plain = _PLAIN.fullmatch(name) and name not in ("blend", "off")
+    return name if plain else json.dumps(name, ensure_ascii=False)
+
+
+def blend(*styles: Style) -> Style:
+    """sum_i s_i over the sum of all their weights: a mixture as strong as one style, whatever the weights.
+
+    >>> print(blend(Style({"kjv": 7.0}), Style({"modern": 3.0})))
+    0.7*kjv + 0.3*modern
+
+    Raises:
+        ValueError: Weights whose sum is not above 0, or features, which have no weight.
+    """
+    mixture = sum(styles, OFF)
+    total = sum(mixture.weights.values())
+    if mixture.features is not None:
+        raise ValueError("blend takes styles without features, which have no weight; add them afterwards")
+    if not total > 0:
+        raise ValueError(f"blend takes weights whose sum is > 0 and got {total:g}; a difference is written a - b")
+    return mixture / total
 
 
 OFF = Style()
