@@ -17,8 +17,8 @@ from peft import get_peft_model
 from transformers import TrainerCallback
 
 from style_adapter import StyleAdapterConfig, StyleTrainer, StyleTrainingArguments, transfer
+from style_adapter.inference import ensure_padding, load_backbone
 from style_adapter.metrics import copy_rate, distinct_n, repetition_rate
-from style_adapter.pipeline import ensure_padding, load_backbone
 from style_adapter.tasks import Setting, Task
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))

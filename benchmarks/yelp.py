@@ -41,8 +41,8 @@ from style_adapter import (
     transfer_best,
 )
 from style_adapter.fluency import BackboneScorer
+from style_adapter.inference import Scores, log_likelihoods
 from style_adapter.metrics import line_hashes
-from style_adapter.pipeline import Scores, log_likelihoods
 from style_adapter.presets import TAUGHT
 from style_adapter.teacher.pairs import Pair
 

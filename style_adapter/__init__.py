@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation, StyleTransferEvaluator
     from .export import export_lora
     from .game import StyleGame
+    from .inference import StylePipeline, classify, load, pipeline, stream, tag, transfer, transfer_best, write
     from .loras import from_loras
     from .metrics import StyleJudge
-    from .pipeline import classify, load, tag, transfer, transfer_best, write
     from .plots import plot_gates
     from .self_training import best_pairs
     from .teacher import EditTeacher, teacher_pairs
@@ -50,6 +50,7 @@ __all__ = [
     "StyleDiscriminator",
     "StyleGame",
     "StyleJudge",
+    "StylePipeline",
     "StyleTrainer",
     "StyleTrainingArguments",
     "StyleTransferEvaluator",
@@ -60,8 +61,10 @@ __all__ = [
     "from_loras",
     "gates_of",
     "load",
+    "pipeline",
     "plot_gates",
     "push_to_hub",
+    "stream",
     "styled",
     "styles_of",
     "tag",
@@ -81,20 +84,23 @@ _AT_FIRST_USE = {
     "StyleDiscriminator": "adversary",
     "StyleGame": "game",
     "StyleJudge": "metrics",
+    "StylePipeline": "inference",
     "StyleTrainer": "trainer",
     "StyleTrainingArguments": "arguments",
     "StyleTransferEvaluator": "evaluation",
     "best_pairs": "self_training",
-    "classify": "pipeline",
+    "classify": "inference",
     "export_lora": "export",
     "from_loras": "loras",
-    "load": "pipeline",
+    "load": "inference",
+    "pipeline": "inference",
     "plot_gates": "plots",
-    "tag": "pipeline",
+    "stream": "inference",
+    "tag": "inference",
     "teacher_pairs": "teacher",
-    "transfer": "pipeline",
-    "transfer_best": "pipeline",
-    "write": "pipeline",
+    "transfer": "inference",
+    "transfer_best": "inference",
+    "write": "inference",
     "write_report": "training",
 }
 

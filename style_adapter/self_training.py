@@ -6,8 +6,8 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from .inference import Scores, choose, drafts
 from .model import styles_of
-from .pipeline import Scores, choose, drafts
 from .teacher import Pair, in_turn, pairs_of
 
 

@@ -16,9 +16,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from .card import write_card
 from .data import chat_prompt, check_rows, kind_of_rows
+from .inference import ensure_padding, load_backbone
 from .metrics import StyleJudge
 from .piles import as_rows, hold_out, named_files, read_piles
-from .pipeline import ensure_padding, load_backbone
 from .plots import plot_losses, plot_styles
 from .recipe import Recipe
 from .seeds import row_seed

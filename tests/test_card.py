@@ -18,7 +18,7 @@ from training_fixtures import (
 )
 
 from style_adapter.card import has_card, hub_base, write_card
-from style_adapter.pipeline import classify, tag, transfer, write
+from style_adapter.inference import classify, tag, transfer, write
 
 RECIPE = {"r": 8, "styles": ["loud", "calm"], "prompt": "{source}\n"}
 

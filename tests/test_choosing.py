@@ -5,7 +5,7 @@ import pytest
 from training_fixtures import adapted, byte_tokenizer, randomised
 
 from style_adapter import transfer, transfer_best, write
-from style_adapter.pipeline import choose, drafts
+from style_adapter.inference import choose, drafts
 
 SOURCES, STYLES = ["ab", "cde", "", "fg"], ["loud", "calm", "calm", "loud"]
 ROOM = {"max_new_tokens": 6}

@@ -32,7 +32,8 @@ from transformers import AutoModelForCausalLM
 
 from style_adapter import styles_of
 from style_adapter.cli import main
-from style_adapter.pipeline import classify, load, tag, transfer, transfer_best
+from style_adapter.inference import classify, load, tag, transfer, transfer_best, write
+from style_adapter.recipe import parse_value
 
 pytestmark = pytest.mark.usefixtures("no_cache_at_home")
 
@@ -263,7 +264,7 @@ def test_one_line_in_is_one_line_out(adapter, tmp_path, monkeypatch):
         seen.extend(texts)
         return [f"{text}\nmore" for text in texts]
 
-    monkeypatch.setattr("style_adapter.pipeline.transfer", rewrite)
+    monkeypatch.setattr("style_adapter.inference.transfer", rewrite)
     source, target = tmp_path / "in.txt", tmp_path / "out.txt"
     source.write_text("a\u2028b\nc\x0bd\n", "utf-8")
     assert main(["transfer", "--adapter", adapter, "--input", str(source), "--output", str(target)]) == 0
@@ -271,9 +272,34 @@ def test_one_line_in_is_one_line_out(adapter, tmp_path, monkeypatch):
     assert target.read_text("utf-8") == "a\u2028b more\nc\x0bd more\n"
 
 
-def test_a_mixture_is_written_as_yaml(adapter, capsys):
-    assert main(["transfer", "--adapter", adapter, "--style", "{calm: 1e0, loud: 0}", "ab"]) == 0
+@pytest.mark.parametrize("style", ["{calm: 1e0, loud: 0}", "0.5*calm + 0.5*calm", "blend(3*calm)", "[calm]"])
+def test_a_mixture_is_written_in_words_or_as_yaml(adapter, capsys, style):
+    assert main(["transfer", "--adapter", adapter, "--style", style, "ab"]) == 0
     assert capsys.readouterr().out == "ab.\n"
+
+
+@pytest.mark.parametrize("strength", ["-1", "{layers.0-0: -1, mlp: 0.1}"])
+def test_strength_is_one_factor_or_one_by_block(adapter, capsys, strength):
+    given = ["--adapter", adapter, "--style", "calm", f"--strength={strength}"]
+    model, tokenizer = load(adapter)
+    expected = transfer(model, tokenizer, ["ab"], "calm", strength=parse_value(strength))
+    assert expected != transfer(model, tokenizer, ["ab"], "calm")
+    assert main(["transfer", *given, "ab"]) == 0
+    assert capsys.readouterr().out == f"{expected[0]}\n"
+    drawn = write(model, tokenizer, ["ab"], "calm", strength=parse_value(strength), max_new_tokens=9)
+    assert main(["write", *given, "--max-new-tokens", "9", "ab"]) == 0
+    assert capsys.readouterr().out == f"{' '.join(drawn[0][0].splitlines())}\n"
+
+
+def test_a_strength_that_is_no_number_is_refused(adapter, capsys):
+    with pytest.raises(SystemExit):
+        main(["transfer", "--adapter", adapter, "--strength", "much", "ab"])
+    assert "'much' must be a number, or numbers by block: '{layers.0-11: 0.5}'" in capsys.readouterr().err
+
+
+def test_a_mistake_in_a_mixture_is_told_with_its_column(adapter, capsys):
+    assert main(["transfer", "--adapter", adapter, "--style", "calm + laud", "ab"]) == 2
+    assert "styles='calm + laud', column 8: 'laud' must be one of the adapter's styles" in capsys.readouterr().err
 
 
 def test_of_several_candidates_the_best_by_the_adapters_own_score_is_written(adapter, capsys):

@@ -10,8 +10,8 @@ from training_fixtures import adapted, byte_tokenizer, llama, make_trainer, toy_
 
 from style_adapter import OFF, StyleTransferEvaluator
 from style_adapter.fluency import BackboneScorer
+from style_adapter.inference import transfer
 from style_adapter.metrics import StyleJudge, joint_report, line_hashes, score_transfer
-from style_adapter.pipeline import transfer
 
 UNSEEN = ["XY!", "ZU!", "W!", "xy.", "zu.", "w."]
 SOURCES = ["you are here, he said", "you have gone to the city"]

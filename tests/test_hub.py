@@ -25,7 +25,7 @@ from transformers import TrainingArguments
 from style_adapter import push_to_hub, write_card
 from style_adapter.cli import main
 from style_adapter.hub import lora_folders
-from style_adapter.pipeline import transfer
+from style_adapter.inference import transfer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's LFS upload
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])

@@ -23,7 +23,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 from style_adapter import OFF, styles_of
 from style_adapter.estimators import sample_tokens
-from style_adapter.pipeline import classify, ensure_padding, load, load_backbone, pad_id, tag, transfer, write
+from style_adapter.inference import classify, ensure_padding, load, load_backbone, pad_id, tag, transfer, write
 from style_adapter.seeds import gumbel_tokens, row_seed
 
 

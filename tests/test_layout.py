@@ -21,7 +21,7 @@ FLOORS = {
     ),
     **dict.fromkeys(["arguments", "layers", "presets", "sampling", "teacher"], 2),
     **dict.fromkeys(["model", "recipe"], 3),
-    **dict.fromkeys(["card", "export", "fluency", "game", "loras", "pipeline", "plots"], 4),
+    **dict.fromkeys(["card", "export", "fluency", "game", "loras", "inference", "plots"], 4),
     **dict.fromkeys(["evaluation", "hub", "self_training", "tasks"], 5),
     **dict.fromkeys(["trainer"], 6),
     **dict.fromkeys(["stages"], 7),

@@ -5,8 +5,8 @@ import torch
 from training_fixtures import adapted, byte_tokenizer, llama, randomised, t5
 
 from style_adapter.data import closed_ids, prompt_ids
+from style_adapter.inference import log_likelihoods, prompt_of
 from style_adapter.model import styled
-from style_adapter.pipeline import log_likelihoods, prompt_of
 
 SOURCES, OUTPUTS, STYLES = ["ab", "cdefg", ""], ["ba", "c", "fg h"], ["loud", "calm", "calm"]
 

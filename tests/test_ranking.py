@@ -7,8 +7,8 @@ from training_fixtures import adapted, byte_tokenizer, randomised
 
 from style_adapter import transfer_best
 from style_adapter.data import closed_ids, prompt_ids
+from style_adapter.inference import choose, default_score, drafts, prompt_of
 from style_adapter.model import styled
-from style_adapter.pipeline import choose, default_score, drafts, prompt_of
 
 NAMES = ["loud", "calm", "odd"]
 SOURCES, OUTPUTS = ["ab", "cdefg", "", "ab"], ["ba", "c", "fg h", "ab"]

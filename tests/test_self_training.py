@@ -8,7 +8,7 @@ from training_fixtures import SOURCES, adapted, byte_tokenizer, randomised
 
 from style_adapter import best_pairs, transfer, write
 from style_adapter.data import prompt_ids, room
-from style_adapter.pipeline import prompt_of
+from style_adapter.inference import prompt_of
 
 STYLES = ["loud", "calm"] * (len(SOURCES) // 2)
 OTHER = {"loud": "calm", "calm": "loud"}

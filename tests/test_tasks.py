@@ -24,7 +24,7 @@ from training_fixtures import (
     toy_rows,
 )
 
-from style_adapter.pipeline import classify, tag, write
+from style_adapter.inference import classify, tag, write
 from style_adapter.style import StyleBank
 from style_adapter.tasks import TASKS, Setting, TransferTask
 

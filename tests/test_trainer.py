@@ -22,8 +22,8 @@ from training_fixtures import (
 from transformers import TrainerCallback
 
 from style_adapter import StyleAdapterConfig
+from style_adapter.inference import transfer
 from style_adapter.metrics import StyleJudge, bleu, sentence_chrf
-from style_adapter.pipeline import transfer
 from style_adapter.trainer import StyleTrainer, discriminator_state, parameter_groups
 
 

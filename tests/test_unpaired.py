@@ -21,8 +21,8 @@ from style_adapter.data import kind_of_rows
 from style_adapter.functional import IGNORED
 from style_adapter.game import DISCRIMINATOR_TERMS, Lesson
 from style_adapter.game.order import Order
+from style_adapter.inference import transfer
 from style_adapter.metrics import bleu
-from style_adapter.pipeline import transfer
 from style_adapter.trainer import discriminator_state
 
 WORDS = ["ab cd ef", "gh ij", "kl mn op", "qr st", "uv wx yz", "ba dc", "fe hg ji", "lk nm"]

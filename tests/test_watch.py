@@ -17,8 +17,8 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging
 
 from style_adapter import StyleTrainer
+from style_adapter.inference import transfer
 from style_adapter.metrics import SampleReport, StyleJudge
-from style_adapter.pipeline import transfer
 from style_adapter.trainer import discriminator_state
 from style_adapter.trainer.terminal import sample_lines
 

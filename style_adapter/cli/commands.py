@@ -32,24 +32,25 @@ def train(options: argparse.Namespace) -> None:
 
 def transfer(options: argparse.Namespace) -> None:
     """Rewrite texts (arguments, --input file or standard input, one a line) in a style."""
-    from ..pipeline import load, transfer_best
-    from ..pipeline import transfer as rewrite
+    from ..inference import load, transfer_best
+    from ..inference import transfer as rewrite
 
     if options.candidates and options.num_beams > 1:
         raise ValueError(f"--num-beams={options.num_beams} must be 1 with --candidates, which are drawn; leave one out")
     texts = list(options.text) or _lines(options.input)
     given = (*load(options.adapter, base=options.base), texts, options.style)
+    common = {"strength": options.strength, "batch_size": options.batch_size}
     if options.candidates:
-        results = transfer_best(*given, samples=options.candidates, batch_size=options.batch_size)
+        results = transfer_best(*given, samples=options.candidates, **common)
     else:
-        results = rewrite(*given, batch_size=options.batch_size, num_beams=options.num_beams)
+        results = rewrite(*given, num_beams=options.num_beams, **common)
     _write(results, options.output)
 
 
 def write(options: argparse.Namespace) -> None:
     """Write texts in a style, from prompts (arguments, or --input file, one a line) or from nothing."""
-    from ..pipeline import load
-    from ..pipeline import write as draw
+    from ..inference import load
+    from ..inference import write as draw
 
     prompts = list(options.text) or (_lines(options.input) if options.input else [""])
     model, tokenizer = load(options.adapter, base=options.base)
@@ -58,6 +59,7 @@ def write(options: argparse.Namespace) -> None:
         tokenizer,
         prompts,
         options.style,
+        strength=options.strength,
         samples=options.samples,
         temperature=options.temperature,
         max_new_tokens=options.max_new_tokens,
@@ -71,8 +73,8 @@ def evaluate(options: argparse.Namespace) -> None:
     """Print and keep the table of copied input, before and after: style, BLEU, J, perplexity, copies, variety."""
     from ..data import check_rows
     from ..evaluation import StyleTransferEvaluator
+    from ..inference import load
     from ..metrics import StyleJudge
-    from ..pipeline import load
     from ..training import load_rows
 
     rows, known = load_rows(options.data), load_rows(options.judge_data)
@@ -98,17 +100,17 @@ def evaluate(options: argparse.Namespace) -> None:
 def export(options: argparse.Namespace) -> None:
     """Write one style, or a mixture, as a plain LoRA for stock PEFT, vLLM or diffusers."""
     from ..export import export_lora
-    from ..pipeline import load
+    from ..inference import load
 
     model, _ = load(options.adapter, base=options.base)
-    export_lora(model, options.folder, style=options.style)
+    export_lora(model, options.folder, style=options.style, strength=options.strength)
     print(f"{options.folder}: load it with PeftModel.from_pretrained(backbone, {str(options.folder)!r})")
 
 
 def push(options: argparse.Namespace) -> None:
     """Upload a run's folder to the hub: adapter, card, plots, and each style as a plain LoRA."""
     from ..hub import push_to_hub
-    from ..pipeline import load
+    from ..inference import load
 
     model, _ = load(options.adapter, base=options.base)
     commit = push_to_hub(

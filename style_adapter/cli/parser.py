@@ -40,6 +40,14 @@ def build_parser() -> argparse.ArgumentParser:
             type=parse_value,
             help="A style's name, or a mixture such as '0.7*kjv + 0.3*modern'; the adapter's default if left out",
         )
+    for name in ("transfer", "write", "export"):
+        parsers[name].add_argument(
+            "--strength",
+            type=_strength,
+            default=1.0,
+            metavar="F",
+            help="A factor on the style, or one by block, such as '{layers.0-11: 0.5}' (default: %(default)s)",
+        )
     parsers["transfer"].add_argument("text", nargs="*", help="Texts to rewrite")
     parsers["transfer"].add_argument(
         "--input", type=Path, metavar="FILE", help="File with one text a line; '-' or nothing: standard input"
@@ -91,6 +99,15 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
 def _add_count(parser: argparse.ArgumentParser, name: str, default: int, text: str) -> None:
     """An option that is a whole number."""
     parser.add_argument(name, type=int, default=default, metavar="N", help=f"{text} (default: %(default)s)")
+
+
+def _strength(text: str) -> Any:
+    """A number, or {part of layers' names: number}."""
+    value = parse_value(text)
+    numbers = value.values() if isinstance(value, dict) else [value]
+    if not all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number, or numbers by block: '{{layers.0-11: 0.5}}'")
+    return value
 
 
 class _Parser(argparse.ArgumentParser):

@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from ..fluency import BackboneScorer
+from ..inference import transfer
 from ..metrics import (
     ContentBLEU,
     CopyRate,
@@ -31,7 +32,6 @@ from ..metrics import (
     reference_lists,
 )
 from ..model import styles_of
-from ..pipeline import transfer
 from ..style import OFF
 from .report import ACCURACY, Evaluation
 

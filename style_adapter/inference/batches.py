@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ..config import StyleAdapterConfig
 from ..data import pad_and_mask, room
 from ..functional import positions_of
-from ..model import styled, styles_of
+from ..model import Strength, styled, styles_of
 from ..style import Style
 
 
@@ -60,6 +60,7 @@ def continued(
     prompts: Sequence[Sequence[int]],
     *,
     styles: Sequence[Style],
+    strength: Strength = 1.0,
     copies: int = 1,
     **options: Any,
 ) -> list[str]:
@@ -74,13 +75,14 @@ def continued(
     bound = options.pop("max_new_tokens", None) or room(ids.shape[1])
     if copies > 1:
         if not encoder_decoder and ids.shape[1] > 1:
-            options["past_key_values"] = _read(model, ids, mask, styles, copies)
+            options["past_key_values"] = _read(model, ids, mask, styles, strength, copies)
         ids, mask = (tensor.repeat_interleave(copies, dim=0) for tensor in (ids, mask))
         styles = [style for style in styles for _ in range(copies)]
     generated = model.generate(
         input_ids=ids,
         attention_mask=mask,
         styles=list(styles),
+        style_strength=strength,
         max_new_tokens=bound,
         do_sample=False,
         pad_token_id=pad_id(tokenizer),
@@ -96,10 +98,11 @@ def _read(
     ids: Int[Tensor, "batch seq"],
     mask: Int[Tensor, "batch seq"],
     styles: Sequence[Style],
+    strength: Strength,
     copies: int,
 ) -> Any:
     """The cache of each prompt but its last token, `copies` times."""
-    with styled(model, [*styles]):
+    with styled(model, [*styles], strength=strength):
         cache = model(
             input_ids=ids[:, :-1],
             attention_mask=mask[:, :-1],

@@ -8,7 +8,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from ..data import prompt_ids, room
-from ..model import styles_of
+from ..model import Strength, styles_of
 from .batches import prompt_of, rows_of
 from .ranking import Scores, default_score
 from .rewriting import transfer
@@ -28,10 +28,10 @@ class Choice:
     score: float
 
 
-def choose(
+def ranked(
     sources: Sequence[str], candidates: Sequence[Sequence[str]], styles: Sequence[str], score: Scores
-) -> list[Choice]:
-    """argmax_{y in Y(x)} score(x, y, s) of each source x; of candidates that score alike the first.
+) -> list[list[Choice]]:
+    """The different candidates y of each source x, by score(x, y, s), best first; of two that score alike the earlier.
 
     Args:
         sources: x.
@@ -49,11 +49,16 @@ def choose(
     found = score([sources[i] for i, _ in pairs], [text for _, text in pairs], [styles[i] for i, _ in pairs])
     if len(found) != len(pairs):
         raise ValueError(f"score gave {len(found)} numbers for {len(pairs)} candidates; it must give one for each")
-    scores, choices = iter(found), []
-    for texts in kinds:
-        text, value = max(zip(texts, scores, strict=False), key=lambda pair: pair[1])
-        choices.append(Choice(text, float(value)))
-    return choices
+    scores = iter(found)
+    choices = [[Choice(text, float(next(scores))) for text in texts] for texts in kinds]
+    return [sorted(each, key=lambda choice: -choice.score) for each in choices]
+
+
+def choose(
+    sources: Sequence[str], candidates: Sequence[Sequence[str]], styles: Sequence[str], score: Scores
+) -> list[Choice]:
+    """argmax_{y in Y(x)} score(x, y, s) of each source x: the first that `ranked`, whose options it has, gives."""
+    return [choices[0] for choices in ranked(sources, candidates, styles, score)]
 
 
 def drafts(  # noqa: PLR0913 - one option a way to draw
@@ -62,8 +67,10 @@ def drafts(  # noqa: PLR0913 - one option a way to draw
     sources: Sequence[str],
     styles: Any = None,
     *,
+    strength: Strength = 1.0,
     samples: int = 8,
     temperature: float = 1.0,
+    noise_scale: float = 1.0,
     top_k: int = 20,
     seed: int = 0,
     batch_size: int = 32,
@@ -71,13 +78,14 @@ def drafts(  # noqa: PLR0913 - one option a way to draw
 ) -> list[list[str]]:
     """The greedy rewrite of each source and `samples` drawn ones; of an empty one itself. Options: `transfer_best`."""
     per_row = rows_of(model, styles, len(sources))
-    greedy = transfer(model, tokenizer, sources, per_row, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    bounds: dict[str, Any] = {"strength": strength, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    greedy = transfer(model, tokenizer, sources, per_row, **bounds)
     found = [[text] for text in greedy]
     if samples == 0:
         return found
     if not max_new_tokens:
         prompts = prompt_ids(tokenizer, prompt_of(model), sources)
-        max_new_tokens = room(max(map(len, prompts), default=0))
+        bounds["max_new_tokens"] = room(max(map(len, prompts), default=0))
     rows = [i for i, source in enumerate(sources) if source.strip()]
     drawn = write(
         model,
@@ -86,11 +94,11 @@ def drafts(  # noqa: PLR0913 - one option a way to draw
         [per_row[i] for i in rows],
         samples=samples,
         temperature=temperature,
+        noise_scale=noise_scale,
         top_k=top_k,
         seed=seed,
         row_ids=rows,
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
+        **bounds,
     )
     for i, texts in zip(rows, drawn, strict=True):
         found[i] += texts
@@ -104,8 +112,10 @@ def transfer_best(  # noqa: PLR0913 - one option a way to draw
     styles: Any = None,
     *,
     score: Scores | None = None,
+    strength: Strength = 1.0,
     samples: int = 8,
     temperature: float = 1.0,
+    noise_scale: float = 1.0,
     top_k: int = 20,
     seed: int = 0,
     batch_size: int = 32,
@@ -122,8 +132,10 @@ def transfer_best(  # noqa: PLR0913 - one option a way to draw
         styles: One style for all, or one a source; the default style if left out.
         score: How good a rewrite is; the adapter's own `default_score` if left out. Use nothing here that the results
             are judged by afterwards.
+        strength: A factor on the style, as in `transfer`.
         samples: Drawn candidates of each source.
         temperature: Divides the logits; higher gives candidates that differ more.
+        noise_scale: What the noise of the drawn ones is multiplied by, where the adapter has `noise_dim`.
         top_k: How many of the likeliest tokens may be drawn.
         seed: Another one draws other candidates.
         batch_size: Texts a step.
@@ -139,8 +151,10 @@ def transfer_best(  # noqa: PLR0913 - one option a way to draw
         tokenizer,
         sources,
         per_row,
+        strength=strength,
         samples=samples,
         temperature=temperature,
+        noise_scale=noise_scale,
         top_k=top_k,
         seed=seed,
         batch_size=batch_size,

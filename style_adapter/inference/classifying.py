@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..bars import in_batches
 from ..data import align_words, pad_and_mask, words_of
+from ..model import Strength
 from ..style import Style
 from .batches import evaluating, pad_id, rows_of
 
@@ -20,17 +21,18 @@ def classify(
     texts: Sequence[str],
     styles: Any = None,
     *,
+    strength: Strength = 1.0,
     text_pairs: Sequence[str] | None = None,
     batch_size: int = 32,
 ) -> list[int]:
-    """The most likely class of each text by the model's head; `styles` as in `transfer`, None for the default."""
+    """The most likely class of each text by the model's head; `styles` and `strength` as in `transfer`."""
     per_row = rows_of(model, styles, len(texts))
     found: list[int] = []
     with evaluating(model):
         for rows in in_batches(range(len(texts)), batch_size, "classifying"):
             pairs = None if text_pairs is None else [text_pairs[i] for i in rows]
             ids = tokenizer([texts[i] for i in rows], pairs)["input_ids"]
-            found += _classes(model, tokenizer, ids, [per_row[i] for i in rows]).tolist()
+            found += _classes(model, tokenizer, ids, [per_row[i] for i in rows], strength).tolist()
     return found
 
 
@@ -40,6 +42,7 @@ def tag(
     texts: Sequence[str | Sequence[str]],
     styles: Any = None,
     *,
+    strength: Strength = 1.0,
     batch_size: int = 32,
 ) -> list[list[int]]:
     """The most likely class of each word of each text by the model's head, read at the word's first token.
@@ -49,6 +52,7 @@ def tag(
         tokenizer: The backbone's; a fast one.
         texts: Each a list of words, or a text whose words white space separates.
         styles: As in `transfer`; None for the default.
+        strength: As in `transfer`.
         batch_size: Texts a step; they are sorted by length, so padding is small.
 
     Raises:
@@ -60,16 +64,21 @@ def tag(
     found: list[list[int]] = [[] for _ in texts]
     with evaluating(model):
         for rows in in_batches(order, batch_size, "tagging"):
-            classes = _classes(model, tokenizer, [ids[i] for i in rows], [per_row[i] for i in rows])
+            classes = _classes(model, tokenizer, [ids[i] for i in rows], [per_row[i] for i in rows], strength)
             for i, of_tokens in zip(rows, classes, strict=True):
                 found[i] = of_tokens[firsts[i]].tolist()
     return found
 
 
 def _classes(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], styles: Sequence[Style]
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Sequence[int]],
+    styles: Sequence[Style],
+    strength: Strength,
 ) -> Int[Tensor, "batch ..."]:
     """The most likely class of each row of one batch, or of each of its tokens."""
     ids, mask = pad_and_mask(rows, pad_id(tokenizer))
-    logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), styles=list(styles)).logits
+    batch = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+    logits = model(**batch, styles=list(styles), style_strength=strength).logits
     return logits.argmax(dim=-1).cpu()

@@ -9,16 +9,17 @@ from transformers import PreTrainedTokenizerBase
 
 from ..bars import in_batches
 from ..data import prompt_ids
-from ..model import head_reads
+from ..model import Strength, head_reads
 from .batches import continued, evaluating, prompt_of, rows_of
 
 
-def transfer(
+def transfer(  # noqa: PLR0913 - one option a way to decode
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     sources: Sequence[str],
     styles: Any = None,
     *,
+    strength: Strength = 1.0,
     batch_size: int = 32,
     max_new_tokens: int | None = None,
     num_beams: int = 1,
@@ -31,6 +32,7 @@ def transfer(
         tokenizer: The backbone's.
         sources: Texts; empty ones come back as they are.
         styles: One style for all, or one a source; anything `StyleBank.parse` takes; the default style if left out.
+        strength: A factor on the style, one for all layers or by block, such as {"layers.0-11": 0.5}.
         batch_size: Texts a step; they are sorted by length, so padding is small.
         max_new_tokens: Bound of a rewrite; by default one and a half times the longest source of its step, and some.
         num_beams: Beams of the search; 1 is greedy.
@@ -51,6 +53,7 @@ def transfer(
                 tokenizer,
                 [prompts[i] for i in rows],
                 styles=[per_row[i] for i in rows],
+                strength=strength,
                 max_new_tokens=max_new_tokens,
                 num_beams=num_beams,
                 **beams,

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..bars import with_bar
 from ..data import prompt_ids
-from ..model import head_reads, styles_of
+from ..model import Strength, head_reads, styles_of
 from ..sampling import SeededSampling
 from ..seeds import generator_of, row_seed
 from ..style import StyleBank
@@ -39,6 +39,7 @@ def write(  # noqa: PLR0913 - one option a way to draw
     prompts: Sequence[str],
     styles: Any = None,
     *,
+    strength: Strength = 1.0,
     samples: int = 1,
     temperature: float = 1.0,
     top_k: int = 64,
@@ -46,6 +47,8 @@ def write(  # noqa: PLR0913 - one option a way to draw
     max_new_tokens: int = 128,
     seed: int = 0,
     noise: Float[Tensor, "prompts samples noise_dim"] | None = None,
+    noise_scale: float = 1.0,
+    prompt: str | None = None,
     row_ids: Sequence[int] | None = None,
     batch_size: int = 32,
 ) -> list[list[str]]:
@@ -59,6 +62,7 @@ def write(  # noqa: PLR0913 - one option a way to draw
         tokenizer: The backbone's.
         prompts: What each text begins from; "" for nothing but the style and the noise.
         styles: One style for all, or one a prompt; anything `StyleBank.parse` takes; the default style if left out.
+        strength: A factor on the style, one for all layers or by block, such as {"layers.0-11": 0.5}.
         samples: Texts a prompt.
         temperature: Divides the logits; below 1 the texts are more alike, 0 takes the likeliest token.
         top_k: How many of the likeliest tokens may be drawn.
@@ -66,6 +70,8 @@ def write(  # noqa: PLR0913 - one option a way to draw
         max_new_tokens: Bound of a text.
         seed: Another one draws other texts.
         noise: z of each text, where the adapter has `noise_dim`; drawn by the seed if left out.
+        noise_scale: What noise that is drawn is multiplied by; 0 is none.
+        prompt: What stands around each prompt; what the adapter was trained with if left out.
         row_ids: r of each prompt; its place if left out.
         batch_size: Texts a step; they are sorted by the length of their prompts, so padding is small.
 
@@ -79,7 +85,7 @@ def write(  # noqa: PLR0913 - one option a way to draw
     if samples < 1 or max_new_tokens < 1:
         raise ValueError(f"samples={samples} and max_new_tokens={max_new_tokens} must be >= 1; 1 and 128 are usual")
     bank, per_row = styles_of(model), rows_of(model, styles, len(prompts))
-    tokens = prompt_ids(tokenizer, prompt_of(model), prompts)
+    tokens = prompt_ids(tokenizer, prompt or prompt_of(model), prompts)
     ids = range(len(prompts)) if row_ids is None else row_ids
     results = [[""] * samples for _ in prompts]
     batches = _batches(tokens, ids, samples, seed, batch_size)
@@ -87,7 +93,7 @@ def write(  # noqa: PLR0913 - one option a way to draw
         for sheets in with_bar(batches, "writing", samples * len(prompts)):
             seeds = [sheet.seed_for("text") for sheet in sheets]
             draw = SeededSampling(seeds, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
-            drawn = _noise(bank, sheets, noise)
+            drawn = _noise(bank, sheets, noise, noise_scale)
             copies = sum(sheet.prompt == sheets[0].prompt for sheet in sheets)
             readers = copies if drawn is None else 1  # with other noise a prompt is read otherwise
             texts = continued(
@@ -95,6 +101,7 @@ def write(  # noqa: PLR0913 - one option a way to draw
                 tokenizer,
                 [tokens[sheet.prompt] for sheet in sheets[::readers]],
                 styles=[per_row[sheet.prompt] for sheet in sheets[::readers]],
+                strength=strength,
                 copies=readers,
                 style_noise=drawn,
                 max_new_tokens=max_new_tokens,
@@ -119,10 +126,12 @@ def _batches(
             yield [_Sheet(i, k, row_ids[i], seed) for i in rows for k in copies]
 
 
-def _noise(bank: StyleBank, sheets: Sequence[_Sheet], given: Tensor | None) -> Tensor | None:
+def _noise(bank: StyleBank, sheets: Sequence[_Sheet], given: Tensor | None, scale: float) -> Tensor | None:
     """z of each text [rows, noise_dim]; None for an adapter without noise."""
     if given is not None:
         return torch.stack([given[sheet.prompt, sheet.sample] for sheet in sheets])
     if not bank.noise_dim:
         return None
-    return torch.cat([bank.sample_noise(1, generator=generator_of(sheet.seed_for("noise"))) for sheet in sheets])
+    return scale * torch.cat(
+        [bank.sample_noise(1, generator=generator_of(sheet.seed_for("noise"))) for sheet in sheets]
+    )

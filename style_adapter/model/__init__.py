@@ -2,7 +2,7 @@
 
 from .gates import gates_of
 from .head import head_reads, target_logits
-from .styled import styled, styles_of
+from .styled import Strength, styled, styles_of
 from .tuner import StyleAdapterModel
 
-__all__ = ["StyleAdapterModel", "gates_of", "head_reads", "styled", "styles_of", "target_logits"]
+__all__ = ["Strength", "StyleAdapterModel", "gates_of", "head_reads", "styled", "styles_of", "target_logits"]

@@ -3,8 +3,8 @@
 from typing import Any
 
 from ..data import tokenize_classification
+from ..inference import classify
 from ..metrics import class_scores
-from ..pipeline import classify
 from .labelled import LabelTask, check_head, tokenized
 from .setting import Setting
 

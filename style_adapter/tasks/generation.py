@@ -3,9 +3,9 @@
 from typing import Any
 
 from ..data import as_transfer, prompts_of
+from ..inference import write
 from ..metrics import StyleJudge, distinct_n, repeat_rate, style_accuracy
 from ..model import styles_of
-from ..pipeline import write
 from .rewriting import Orders
 from .setting import Setting, row_ids_of
 from .transfer import TransferTask

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ..data import ClassificationCollator
 from ..functional import IGNORED
+from ..inference import pad_id
 from ..model import styles_of
-from ..pipeline import pad_id
 from .setting import Setting
 
 Collator = Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]

@@ -8,8 +8,8 @@ import torch
 from ..corruption import mask_tokens
 from ..data import ClassificationCollator, MaskedCollator, tokenize_masked
 from ..functional import IGNORED
+from ..inference import evaluating, pad_id
 from ..model import styled
-from ..pipeline import evaluating, pad_id
 from ..style import StyleCode
 from .labelled import LabelTask, tokenized
 from .setting import Setting, row_ids_of

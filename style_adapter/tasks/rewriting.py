@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..inference import transfer
 from ..metrics import bleu, joint_report, score_transfer, sentence_chrf
 from ..model import styles_of
-from ..pipeline import transfer
 from .setting import Setting
 
 

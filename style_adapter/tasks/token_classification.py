@@ -4,8 +4,8 @@ from typing import Any
 
 from ..data import tokenize_token_classification
 from ..functional import IGNORED
+from ..inference import tag
 from ..metrics import class_scores
-from ..pipeline import tag
 from .labelled import LabelTask, check_head, tokenized
 from .setting import Setting
 

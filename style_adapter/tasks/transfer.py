@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..data import StylePool, TransferCollator, tokenize_transfer
+from ..inference import pad_id, prompt_of
 from ..metrics import StyleJudge
 from ..model import styles_of
-from ..pipeline import pad_id, prompt_of
 from .rewriting import Orders, rewrite, score_rewrites
 from .setting import Setting
 

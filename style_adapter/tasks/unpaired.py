@@ -7,9 +7,9 @@ from torch import Tensor
 from ..corruption import Corruption, StyleMarkers
 from ..data import StylePool, UnpairedCollator, tokenize_unpaired
 from ..functional import IGNORED
+from ..inference import pad_id, prompt_of
 from ..metrics import StyleJudge
 from ..model import styles_of
-from ..pipeline import pad_id, prompt_of
 from .rewriting import Orders, rewrite, score_rewrites
 from .setting import Setting, row_ids_of
 

@@ -12,8 +12,8 @@ from ..adversary import FeatureStore, StyleDiscriminator
 from ..arguments import StyleTrainingArguments
 from ..data import prompt_ids
 from ..game import GameRules, StyleGame, Writer, frozen_copy, width_of
+from ..inference import pad_id, prompt_of
 from ..model import styles_of
-from ..pipeline import pad_id, prompt_of
 from ..replay import ReplayBuffer
 from .sharding import spread_like, whole
 

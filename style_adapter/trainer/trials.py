@@ -10,8 +10,8 @@ from transformers import TrainerCallback, set_seed
 from ..adversary import StyleDiscriminator
 from ..data import EitherCollator
 from ..game import StyleGame
+from ..inference import prompt_of
 from ..model import styles_of
-from ..pipeline import prompt_of
 from ..style import StyleBank
 from ..tasks import TASKS, Setting, Task
 from .callbacks import run_callbacks
