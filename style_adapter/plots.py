@@ -19,6 +19,7 @@ LOSSES = {
     "discriminator": ("loss_d_adv", "loss_d_cls", "loss_d_r1"),
 }
 MOST_PANELS = 6
+MOST_NAMES = 40
 
 
 def series(history: History, name: str) -> tuple[list[Number], list[Number]]:
@@ -118,6 +119,23 @@ def plot_trade_off(points: Mapping[str, tuple[float, float]], path: str | Path, 
     panels[0].margins(0.15)  # room for the names
     panels[0].set(xlabel=labels[0], ylabel=labels[1])
     save_figure(figure, path)
+
+
+def map_figure(
+    points: Mapping[str, tuple[float, float]], *, here: tuple[float, float] | None = None, label: str = ""
+) -> Any:
+    """A dot a style, such as `StyleMap.points`, the first by name, and a cross with its label at `here`: a figure."""
+    figure, (panel,) = new_figure(1, width=4.5, height=3.0)
+    panel.plot([x for x, _ in points.values()], [y for _, y in points.values()], marker="o", linestyle="")
+    marks = list(points.items())[:MOST_NAMES]
+    if here is not None:
+        panel.plot(*here, marker="x", markersize=9, markeredgewidth=2, linestyle="", color="tab:red")
+        marks.append((label, here))
+    for name, point in marks:  # a name is no formula
+        panel.annotate(name, point, textcoords="offset points", xytext=(5, 5), fontsize="small", parse_math=False)
+    panel.margins(0.25)
+    panel.set(xticks=[], yticks=[])
+    return figure
 
 
 def new_figure(columns: int, *, width: float = 5.0, height: float = 3.5) -> tuple[Any, list[Any]]:

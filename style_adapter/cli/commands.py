@@ -126,6 +126,17 @@ def push(options: argparse.Namespace) -> None:
     print(commit)
 
 
+def app(options: argparse.Namespace) -> None:
+    """Open a page to try an adapter: a slider a style, candidates side by side, the words that changed."""
+    from ..app import serve_page
+    from ..inference import pipeline
+
+    pipe = pipeline(options.adapter, task=options.task, base=options.base)
+    page = serve_page(pipe, host=options.host, port=options.port, title=Path(options.adapter).name)
+    print(f"{page.local_url} shows the page; Ctrl-C ends it", flush=True)
+    page.block_thread()
+
+
 # What to do with a trained adapter, by task.
 TRIALS = {
     "transfer": "style-adapter transfer --adapter {folder_word} --style {style_word} TEXT",
@@ -161,6 +172,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "evaluate": evaluate,
     "export": export,
     "push": push,
+    "app": app,
 }
 
 

@@ -22,8 +22,8 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["train"].usage = "style-adapter train [-h] [recipe] [--OPTION VALUE ...]"
     parsers["train"].add_argument("recipe", nargs="?", help="YAML file of `option: value` lines")
     add_options(parsers["train"])
-    for name in ("transfer", "write", "evaluate", "export", "push"):
-        if name != "push":
+    for name in ("transfer", "write", "evaluate", "export", "push", "app"):
+        if name not in ("push", "app"):
             parsers[name].add_argument("--adapter", required=True, help="Folder or hub id of the adapter")
         parsers[name].add_argument(
             "--base", help="Folder or hub id of the backbone, where the recorded one is not at hand"
@@ -58,6 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_drawing(parsers["write"])
     _add_judging(parsers["evaluate"])
     parsers["export"].add_argument("folder", type=Path, help="Folder for the LoRA")
+    parsers["app"].add_argument("adapter", help="Folder or hub id of the adapter")
+    parsers["app"].add_argument("--task", choices=("transfer", "generation"), help="What it does (default: transfer)")
+    parsers["app"].add_argument("--host", default="127.0.0.1", help="Address to listen on (default: %(default)s)")
+    _add_count(parsers["app"], "--port", 7860, "Port to listen on")
     parsers["push"].add_argument("adapter", help="Folder of the run")
     parsers["push"].add_argument("repo", help="Hub id to upload to, such as me/kjv-style; made if missing")
     parsers["push"].add_argument("--base-model-id", help="Hub id of the backbone, where a local folder is recorded")

@@ -1,11 +1,13 @@
 """The gates of an adapter, read out: what each style makes of each rank of each layer."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..style import Style
 from .finding import find_adapted
 from .styled import styled, styles_of
 
@@ -31,3 +33,44 @@ def gates_of(model: nn.Module, styles: Iterable[str] | None = None) -> dict[str,
                     if adapter in layer.r
                 }
     return found
+
+
+@dataclass(frozen=True)
+class StyleMap:
+    """Styles in the plane: their gates, of all layers in one vector, on the first two principal components.
+
+    Attributes:
+        names: Of the styles.
+        gates: G, one row a style.
+        axes: V, the directions in which the styles differ most: of the SVD of G minus its mean.
+    """
+
+    names: tuple[str, ...]
+    gates: Float[Tensor, "styles dim"]
+    axes: Float[Tensor, "dim 2"]
+
+    @property
+    def points(self) -> dict[str, tuple[float, float]]:
+        """Where each style lies."""
+        return {name: self.place(Style({name: 1.0})) for name in self.names}
+
+    def place(self, style: Style) -> tuple[float, float]:
+        """(sum_m w_m g_m - mean g) V: where a mixture lies; one of two styles, on the line between them."""
+        weights = torch.tensor([float(style.weights.get(name, 0.0)) for name in self.names])
+        x, y = ((weights @ self.gates - self.gates.mean(0)) @ self.axes).tolist()
+        return x, y
+
+
+def style_map(model: nn.Module) -> StyleMap:
+    """The map of all styles of the active adapter.
+
+    Raises:
+        ValueError: A merged model.
+    """
+    found = gates_of(model)
+    gates = torch.stack([torch.cat([gate.flatten() for gate in layers.values()]) for layers in found.values()])
+    _, _, directions = torch.linalg.svd(gates - gates.mean(0), full_matrices=False)
+    axes = torch.zeros(gates.shape[1], 2)
+    axes[:, : min(2, len(directions))] = directions[:2].T
+    signs = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()  # an SVD leaves the signs open
+    return StyleMap(tuple(found), gates, axes * signs)
