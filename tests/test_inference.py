@@ -1,5 +1,7 @@
 """Texts in, texts out: order, empty lines, Unicode, batches; and the way from a saved folder back to a model."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from training_fixtures import (
@@ -23,7 +25,17 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 from style_adapter import OFF, styles_of
 from style_adapter.estimators import sample_tokens
-from style_adapter.inference import classify, ensure_padding, load, load_backbone, pad_id, tag, transfer, write
+from style_adapter.inference import (
+    classify,
+    ensure_padding,
+    load,
+    load_backbone,
+    log_likelihoods,
+    pad_id,
+    tag,
+    transfer,
+    write,
+)
 from style_adapter.seeds import gumbel_tokens, row_seed
 
 
@@ -80,6 +92,22 @@ def test_beams_are_ranked_by_the_length_penalty_of_generate(trained, penalty):
     )
     text = tokenizer.decode(expected[0, ids.shape[1] :], skip_special_tokens=True).strip()
     assert transfer(model, tokenizer, ["fg"], "loud", **options) == [text]
+
+
+def test_threads_that_use_one_model_at_once_get_what_one_alone_gets():
+    model, tokenizer = randomised(adapted()).eval(), byte_tokenizer()
+
+    def read(style: str) -> list[float]:
+        return log_likelihoods(model, tokenizer, SOURCES, SOURCES[::-1], style, batch_size=2).tolist()
+
+    def rewrite(style: str) -> list[str]:
+        return transfer(model, tokenizer, SOURCES, style, batch_size=3)
+
+    jobs = [(work, style) for style in ("loud", "calm") for work in (read, rewrite)]
+    expected = [work(style) for work, style in jobs]
+    with ThreadPoolExecutor(len(jobs)) as threads:
+        for _ in range(5):
+            assert [*threads.map(lambda job: job[0](job[1]), jobs)] == expected
 
 
 def test_transfer_leaves_the_mode_as_it_was(trained):
