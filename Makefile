@@ -42,9 +42,10 @@ check: .venv/dev
 bench: .venv/quickstart
 	$(BIN)/python benchmarks/step_time.py
 
-# docs/results.md and its pictures, from what the benchmarks keep in benchmarks/results.
-docs: .venv/quickstart
+# docs/results.md and its pictures, from what the benchmarks keep in benchmarks/results; then the site, in build/site.
+docs: .venv/dev
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/mkdocs build --strict --quiet
 
 # A release: make publish ADAPTER=runs/quickstart REPO=me/kjv-style [BASE=folder of the backbone] [REVISION=v1]
 publish: .venv/quickstart

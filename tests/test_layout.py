@@ -1,4 +1,4 @@
-"""The house: who may import whom, what is public, how long things are; and the README's snippets run."""
+"""The house: who may import whom, what is public, how long things are; and the snippets of all pages run."""
 
 import ast
 import io
@@ -230,7 +230,7 @@ def test_the_measure_counts_code_alone():
     assert not long_functions(Module("losses", source), limit=4)
 
 
-# README
+# Snippets
 
 
 def snippets(text: str) -> list[str]:
@@ -246,8 +246,12 @@ def test_snippets_are_found_unless_marked():
     assert snippets(text) == ["x = 1\n", "assert x\n"]
 
 
-def test_readme_snippets_run_in_order(tmp_path, monkeypatch):
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_snippets_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
-    for number, snippet in enumerate(snippets((ROOT / "README.md").read_text("utf-8")), 1):
-        exec(compile(snippet, f"README.md, snippet {number}", "exec"), namespace)
+    for number, snippet in enumerate(snippets(page.read_text("utf-8")), 1):
+        exec(compile(snippet, f"{page.name}, snippet {number}", "exec"), namespace)
