@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from .card import write_card
 from .data import chat_prompt, check_rows, kind_of_rows
 from .inference import ensure_padding, load_backbone
 from .metrics import StyleJudge
+from .model import styles_of
 from .piles import as_rows, hold_out, named_files, read_piles
 from .plots import plot_losses, plot_styles
 from .recipe import Recipe
@@ -164,12 +166,24 @@ def write_report(trainer: StyleTrainer, *, recipe: Mapping[str, Any], numbers: s
     """
     folder = str(trainer.args.output_dir)
     trainer.save_state()
-    write_card(trainer.style_model, folder, recipe=recipe, numbers=numbers)
     try:
         plot_losses(trainer.state.log_history, os.path.join(folder, "losses.png"))
         plot_styles(trainer.state.log_history, os.path.join(folder, "styles.png"))
     except ImportError as error:
         print(f"No plots: {error}")
+    write_card(trainer.style_model, folder, recipe=recipe, numbers=numbers, data=_described(trainer))
+
+
+def _described(trainer: StyleTrainer) -> str:
+    """How many rows of each style a run has trained on."""
+    rows = trainer.train_dataset
+    if not isinstance(rows, datasets.Dataset):
+        return ""
+    if "style" not in rows.column_names or rows["style"][0] is None:
+        return f"{len(rows):,} rows."
+    counts = Counter(styles_of(trainer.style_model).labels(rows["style"]))
+    listed = [f"{count:,} of {label}" for label, count in counts.most_common(20)]
+    return f"{len(rows):,} rows: {', '.join(listed)}{', ...' if len(counts) > len(listed) else ''}."
 
 
 def build(recipe: Recipe, rows: Any, *, start: str | None = None) -> tuple[PeftModel, PreTrainedTokenizerBase]:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, metadata_load
 from peft import LoraConfig, get_peft_model
 from training_fixtures import (
+    SOURCES,
     adapted,
     byte_tokenizer,
     llama,
@@ -17,6 +18,7 @@ from training_fixtures import (
     t5,
 )
 
+from style_adapter import StyleJudge, StyleTransferEvaluator, write_report
 from style_adapter.card import has_card, hub_base, write_card
 from style_adapter.inference import classify, tag, transfer, write
 
@@ -46,6 +48,42 @@ def test_the_card_tells_how_to_use_the_adapter_with_and_without_the_package(tmp_
     assert 'model, tokenizer = load("me/house")' in text
     assert "| a table |" in text
     assert "2 styles: loud, calm" in text
+
+
+def test_what_an_evaluation_found_is_in_the_index_by_direction_beside_the_copied_input(tmp_path):
+    sources, styles = ["xab", "xcd", "xef", "xgh"], ["loud", "loud", "calm", "calm"]
+    judge = StyleJudge.fit([s.upper() + "!" for s in SOURCES] + SOURCES, ["loud"] * 8 + ["calm"] * 8)
+    evaluator = StyleTransferEvaluator({"tf-idf": judge})
+    outputs = {"copy": sources, "after": ["XAB!", "XCD!", "xef", "xgh"]}
+    found = evaluator.score(outputs, sources, styles, references=["XAB!", "XCD!", "xef.", "xgh."])
+    found.save(tmp_path)
+    card = write_card(named(adapted(), "org/tiny"), tmp_path, repo="me/house")
+    index = metadata_load(tmp_path / "README.md")["model-index"]
+    assert card.data.pipeline_tag == "text-generation"
+    assert index[0]["name"] == "me/house"
+    by_name = {one["dataset"]["name"]: {m["type"]: m["value"] for m in one["metrics"]} for one in index[0]["results"]}
+    assert {*by_name} == {
+        f"held-out rows, {d}, {s}" for d in found.scores["after"] for s in ("this adapter", "the input copied")
+    }
+    for direction, numbers in found.scores["after"].items():
+        indexed = by_name[f"held-out rows, {direction}, this adapter"]
+        assert indexed == {name: round(numbers[name].value, 4) for name in indexed}
+        assert {"style_accuracy", "bleu", "self_bleu"} <= {*indexed}
+
+
+def test_pictures_that_are_there_are_shown_and_the_rows_are_counted(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=1)
+    trainer.train()
+    write_report(trainer, recipe=RECIPE)
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert "](losses.png)" in text
+    assert "](joint.png)" not in text
+    assert "16 rows: 8 of loud, 8 of calm." in text
+    (tmp_path / "joint.png").touch()
+    write_card(trainer.style_model, tmp_path)
+    again = (tmp_path / "README.md").read_text("utf-8")
+    assert "](joint.png)" in again
+    assert again[again.index("## Numbers") :] == text[text.index("## Numbers") :]
 
 
 @pytest.mark.parametrize("base", ["absolute", "relative", "dotted", None])

@@ -12,7 +12,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from peft import PeftModel
 
-from .config import StyleAdapterConfig
+from ..config import StyleAdapterConfig
+from .found import pictures_in, results_of
 
 TEMPLATE = """---
 {{ card_data }}
@@ -34,21 +35,26 @@ of this method, not that a file is broken.
 
 {{ without }}
 
-{{ measured }}
+{{ pictures }}{{ measured }}
 """
 MEASURED = """## Numbers
 
 {numbers}
 
+## Data
+
+{data}
+
 ## Training
 
 {recipe}
 
-## Limits
+## Limits and risks
 
 The adapter repeats what its training texts say and how they say it, errors and biases included. Style accuracy is
 what a judge sees in words, marks and letters; read the outputs before you rely on them. A mixture or a strength above
-1 leaves what training has seen.
+1 leaves what training has seen. A rewrite may change what a text says: do not pass it off as its author's words, and do
+not use a style to imitate a person without leave.
 """
 
 _USAGE = {
@@ -97,6 +103,13 @@ _AUTO_CLASS = {
     "MASKED_LM": "AutoModelForMaskedLM",
 }
 _TASK_OF_HEAD = {"SEQ_CLS": "classification", "TOKEN_CLS": "token_classification", "MASKED_LM": "masked_lm"}
+_PIPELINE_TAG = {
+    "CAUSAL_LM": "text-generation",
+    "SEQ_2_SEQ_LM": "text-generation",
+    "SEQ_CLS": "text-classification",
+    "TOKEN_CLS": "token-classification",
+    "MASKED_LM": "fill-mask",
+}
 _SHOWN = 50  # styles, and options of them, that a card lists by name
 
 
@@ -107,6 +120,7 @@ def write_card(
     repo: str | None = None,
     numbers: str = "",
     recipe: Mapping[str, Any] | None = None,
+    data: str = "",
     lora: Mapping[str, str] | None = None,
     base_model_id: str | None = None,
 ) -> ModelCard:
@@ -114,6 +128,9 @@ def write_card(
 
     Where neither numbers nor recipe is given and a card of this function's is there already, its title stays unless
     `repo` is another, and so does all that follows `## Numbers`: what the run measured, and what was added by hand.
+    Pictures that stand in the folder are shown. The numbers of a `metrics.json` there, as `Evaluation.save` and
+    `style-adapter evaluate --output` leave it, become the card's `model-index`, of the adapter and of the copied input,
+    by direction.
 
     Args:
         model: The trained model.
@@ -121,6 +138,7 @@ def write_card(
         repo: The hub id to show in the snippets; the folder's name if left out.
         numbers: Markdown with the measured table, and the command that prints it.
         recipe: What the run was, option by option; paths of this machine and tokens are left out.
+        data: Markdown about the training rows.
         lora: Where the plain LoRA of each style stands beside the adapter, such as `{"kjv": "lora/kjv"}`.
         base_model_id: The backbone's hub id; the recorded one if left out, and none where that is a local folder.
 
@@ -132,17 +150,29 @@ def write_card(
     path, names = Path(folder) / "README.md", config.styles
     kept = path.read_text("utf-8") if has_card(folder) and not numbers and recipe is None else ""
     title = repo or (_TITLE.findall(kept) or [Path(folder).resolve().name])[0]
-    measured = kept[kept.index(_FIRST_MEASURED) :] if _FIRST_MEASURED in kept else _measured(numbers, recipe or {})
+    measured = (
+        kept[kept.index(_FIRST_MEASURED) :] if _FIRST_MEASURED in kept else _measured(numbers, recipe or {}, data)
+    )
+    head, task = _head_of(model), (_TASK.findall(measured) or [""])[0]
+    results = results_of(Path(folder) / "metrics.json")
     base = base_model_id or hub_base(config.base_model_name_or_path)
     card = ModelCard.from_template(
-        ModelCardData(library_name="peft", base_model=base, tags=["style_adapter", "style-transfer", "peft"]),
+        ModelCardData(
+            library_name="peft",
+            base_model=base,
+            tags=["style_adapter", "style-transfer", "peft"],
+            pipeline_tag=_PIPELINE_TAG.get(head),
+            model_name=title if results else None,
+            eval_results=results or None,
+        ),
         template_str=TEMPLATE,
         title=title,
         base=base or "its backbone",
         count=f"{len(names)} style{'s' if len(names) > 1 else ''}",
         names=", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else ""),
+        pictures=pictures_in(Path(folder)),
         measured=measured.strip(),
-        **_ways_in(config, title, base, lora or {}, head=_head_of(model), task=(_TASK.findall(measured) or [""])[0]),
+        **_ways_in(config, title, base, lora or {}, head=head, task=task),
     )
     card.save(path)
     return card
@@ -215,11 +245,12 @@ _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 _FIRST_MEASURED = "## Numbers\n"
 
 
-def _measured(numbers: str, recipe: Mapping[str, Any]) -> str:
+def _measured(numbers: str, recipe: Mapping[str, Any], data: str) -> str:
     """The part that only the run knows."""
     return MEASURED.format(
         numbers=numbers or "None measured yet: `style-adapter evaluate` prints and keeps them.",
         recipe=_option_list(recipe),
+        data=data or "Not recorded.",
     )
 
 
