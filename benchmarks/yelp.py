@@ -51,7 +51,6 @@ OTHER = {"neg": "pos", "pos": "neg"}
 FILES = {style: f"{style}2{OTHER[style]}.txt" for style in STYLES}  # of outputs, by the sentiment of the input
 PROMPT = "{source}\n"
 RUNS = Path("runs/yelp")
-TEXTS = 6000  # of a round
 # As `train --unpaired` plays it.
 GAME = {name: value for name, value in TAUGHT.items() if name not in ("teacher", "rounds")}
 OPTIONS: dict[str, Any] = (
@@ -276,6 +275,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of all counts: a look")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=1, help="of learning from the best drafts")
+    parser.add_argument("--texts", type=int, default=6000, help="of a round")
     parser.add_argument("--name", default="default", help="of the run, for its stages")
     parser.add_argument("--back", type=float, default=1.0, help="share of the pairs whose target a person wrote")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON: training options of every stage")
@@ -300,8 +300,8 @@ def main() -> None:
     look = partial(look_at, evaluator_of(texts, styles, dev), dev, model, tokenizer, options.dev_lines)
     found["round 0, greedy"] = look()
     for number in range(1, options.rounds + 1):
-        start = yelp.count(TEXTS) * (number - 1)
-        part = [i * 2 for i in range(start, start + yelp.count(TEXTS))]  # lines that the evidence has not heard
+        count = yelp.count(options.texts)
+        part = [i * 2 for i in range(count * (number - 1), count * number)]  # lines that the evidence has not heard
         better = kept(
             folder / f"better-{number}.jsonl",
             lambda part=part: better_pairs(
@@ -310,7 +310,7 @@ def main() -> None:
         )
         train(
             model, tokenizer, mostly_there(better, options.back), folder / f"round-{number}",
-            **{"learning_rate": 5e-4, "max_steps": yelp.count(800)} | options.options,
+            **{"learning_rate": 5e-4, "num_train_epochs": 2.0} | options.options,
         )  # fmt: skip
         found[f"round {number}, greedy"] = look()
     found["best of 8"] = look(teacher_of(yelp))
