@@ -323,6 +323,14 @@ def test_signature_of_the_inner_forward_shows_styles(model):
     assert set(shown) == {*inspect.signature(llama().forward).parameters, "styles"}
 
 
+def test_switching_styles_neither_copies_nor_writes_a_weight(ids):
+    model = adapted(llama(), styles=STYLES)
+    before = {name: (p.data_ptr(), p._version) for name, p in model.named_parameters()}
+    for style in (*STYLES, OFF, "0.5*" + STYLES[0], [STYLES[0]] * len(ids)):
+        logits(model, ids, styles=style)
+    assert {name: (p.data_ptr(), p._version) for name, p in model.named_parameters()} == before
+
+
 # The head
 
 
