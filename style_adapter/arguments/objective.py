@@ -42,6 +42,17 @@ class ObjectiveOptions:
         "game has it.",
         **_OFF,
     )
+    w_pref: float = option(
+        0.0,
+        "Weight, on pairs, of preferring the target to a worse one, the column `rejected`.",
+        **_OFF,
+    )
+    preference_beta: float = option(
+        0.1,
+        "How soon the likelihoods of target and rejected text differ enough: of log p, summed over tokens.",
+        bounds="> 0",
+        remedy="0.1 is usual",
+    )
     w_div: float = option(0.0, "Weight of the diversity term: other noise must give other text (noise_dim).", **_OFF)
     w_d_cls: float = option(1.0, "Weight of the style head's cross entropy on real text.", **_OFF)
     w_r1: float = option(0.0, "Weight gamma of the R1 penalty on the discriminator; 0: none.", **_OFF)

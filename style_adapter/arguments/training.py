@@ -19,7 +19,7 @@ class StyleTrainingArguments(ObjectiveOptions, AdversaryOptions, WatchOptions, T
     """Training arguments of `StyleTrainer`: everything Trainer has, and the options of the game.
 
     The objective is w_ce * CE (or w_rec * CE(x | corrupt(x)) + w_bt * CE(x | y) where texts are unpaired) + w_adv * L_G
-    + w_feat * MSE(phi, S*) + w_cls * CE(style head) + w_div * L_div + w_kl * KL for the adapter, and L_D
+    + w_feat * MSE(phi, S*) + w_cls * CE(style head) + w_div * L_div + w_kl * KL + w_pref * L_pref for the adapter, L_D
     + w_d_cls * CE(style head, real) + w_r1 / 2 * R1 + w_r2 / 2 * R2 for the discriminator, one backward for both.
 
     Raises:

@@ -57,6 +57,37 @@ def check_rows(dataset: Any, task: str, *, name: str = "train_dataset") -> None:
     _FURTHER_CHECKS.get(task, _no_more)(dataset, name)
 
 
+def check_compared(dataset: Any, kind: str, *, weight: float) -> None:
+    """Refuses a preference that has nothing to compare.
+
+    Args:
+        dataset: Training rows.
+        kind: Of them; see `kind_of_rows`.
+        weight: w_pref.
+
+    Raises:
+        ValueError: A weight where rows are not pairs, or no row has a worse target.
+    """
+    if weight == 0:
+        return
+    if kind != "transfer" or "rejected" not in dataset.column_names:
+        raise ValueError(
+            f"w_pref={weight:g} must be 0 where rows are not pairs with a column 'rejected', a worse target to compare "
+            "with; add it, or set w_pref=0"
+        )
+    if not any(worse and worse != y for worse, y in zip(dataset["rejected"], dataset["target"], strict=True)):
+        raise ValueError(
+            f"w_pref={weight:g} must be 0 where no row's 'rejected' is a text other than its target; correct the column"
+        )
+
+
+def _check_rejected(dataset: Any, name: str) -> None:
+    """Refuses the first worse target that is no text; an empty one, or None, is none."""
+    for row, text in enumerate(dataset["rejected"] if "rejected" in dataset.column_names else ()):
+        if not (text is None or isinstance(text, str)):
+            raise ValueError(f"{name}[{row}]['rejected']={text!r} must be a text, or None for none; correct it")
+
+
 def _no_more(dataset: Any, name: str) -> None:
     """Nothing that is not checked yet."""
 
@@ -106,4 +137,5 @@ _FURTHER_CHECKS: dict[str, Callable[[Any, str], None]] = {
     "classification": _check_classes,
     "token_classification": _check_words,
     "generation": _check_prompts,
+    "transfer": _check_rejected,
 }

@@ -27,9 +27,10 @@ from .tokens import (
 def tokenize_transfer(
     dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *, prompt: str, max_length: int = 512
 ) -> datasets.Dataset:
-    """Columns `prompt_ids`, `target_ids` (closed by the end-of-text token), `style`, `row_id`, `length`, `synthetic`.
+    """Columns `prompt_ids`, `target_ids` (closed by the end-of-text token), `style`, `row_id`, `length`, and some more.
 
-    The last only where `dataset` says which targets a program made.
+    `synthetic` only where `dataset` says which targets a program made, and `rejected_ids` where it has worse targets
+    for comparison; an empty one, or one that is the target itself, compares nothing and has no ids.
 
     Raises:
         ValueError: A row longer than `max_length` tokens: nothing is cut off silently. A tokenizer without an
@@ -39,6 +40,10 @@ def tokenize_transfer(
     def encode(batch: Mapping[str, list[Any]], rows: list[int]) -> Columns:
         prompts = prompt_ids(tokenizer, prompt, batch["source"])
         columns = {"prompt_ids": prompts, "target_ids": closed_ids(tokenizer, batch["target"])}
+        if "rejected" in batch:
+            worse = closed_ids(tokenizer, [text or "" for text in batch["rejected"]])
+            kept = [bool(text) and text != y for text, y in zip(batch["rejected"], batch["target"], strict=True)]
+            columns["rejected_ids"] = [ids if compares else [] for ids, compares in zip(worse, kept, strict=True)]
         return columns | ({"synthetic": batch["synthetic"]} if "synthetic" in batch else {})
 
     return tokenized_rows(dataset, encode, max_length=max_length)
@@ -83,7 +88,20 @@ class TransferCollator:
             "seeds": seeds,
             "judged": chosen_rows(seeds, self.fraction),
             **self._real(rows),
+            **self._rejected(rows),
         }
+
+    def _rejected(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """`preferred`, which rows have a worse target, and the teacher-forced pass of those: "rejected_" and a name."""
+        if "rejected_ids" not in rows[0]:
+            return {}
+        compared = [row for row in rows if row["rejected_ids"]]
+        preferred = torch.tensor([bool(row["rejected_ids"]) for row in rows])
+        if not compared:
+            return {"preferred": preferred}
+        prompts, targets = [row["prompt_ids"] for row in compared], [row["rejected_ids"] for row in compared]
+        passed = with_targets(prompts, targets, self.pad_token_id, decoder_only=self.decoder_only)
+        return {"preferred": preferred, **{f"rejected_{name}": tensor for name, tensor in passed.items()}}
 
     def _real(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """`real_labels` and `real_ids` of texts by people, where some targets are not: a row's own, or one drawn."""

@@ -8,7 +8,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from ..functional import IGNORED
-from ..losses import token_cross_entropy, token_kl
+from ..losses import preference_loss, token_cross_entropy, token_kl
 from ..model import head_reads, styled, styles_of, target_logits
 from ..seeds import generator_of, seeds_for
 from ..style import OFF, StyleCode
@@ -83,6 +83,15 @@ class Generator:
         """CE = sum_t w_t * -log p(target_t | prompt, s, z) of each row."""
         losses = token_cross_entropy(logits[:, None], lesson.labels[lesson.mask][:, None])
         return lesson.per_row(losses if lesson.weights is None else losses * lesson.weights[lesson.mask])
+
+    def preference(
+        self, lesson: Lesson, logits: Float[Tensor, "tokens vocab"], batch: Batch
+    ) -> Float[Tensor, " compared"]:
+        """Of each target that has a worse one: how far the model is from finding it likelier; see `preference_loss`."""
+        worse = Lesson.rejected(batch, lesson.code)
+        chosen = -self.likelihood(replace(lesson, weights=None), logits)[batch["preferred"]]
+        rejected = -self.likelihood(worse, self.logits(worse))
+        return preference_loss(chosen, rejected, beta=self.rules.preference)
 
     def write(
         self,

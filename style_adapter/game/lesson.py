@@ -39,6 +39,12 @@ class Lesson:
         return cls(batch["input_ids"], batch["attention_mask"], batch["labels"], code, batch["token_weights"])
 
     @classmethod
+    def rejected(cls, batch: Batch, code: StyleCode) -> "Lesson":
+        """The lesson of the worse targets, of the rows that have one."""
+        named = {name: batch[f"rejected_{name}"] for name in ("input_ids", "attention_mask", "labels")}
+        return cls(**named, code=keep_rows(code, batch["preferred"]))
+
+    @classmethod
     def written(
         cls,
         prompts: Sequence[Sequence[int]],

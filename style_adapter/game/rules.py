@@ -29,6 +29,7 @@ class GameRules:
         matching: "row": each fake's features near S*. "mean": the fakes' mean near S*.
         back_translation: Whether a sampled rewrite is translated back: CE(x | y, s_x).
         kl: Whether to compute the divergence from the frozen backbone.
+        preference: Beta of the comparison with rejected texts; 0 compares nothing.
         diversity: Whether each fake is written twice, with two noises.
         discount: Of later tokens' rewards, where the estimator is "reinforce".
         replay: Share of the discriminator's fakes that are old ones.
@@ -47,6 +48,7 @@ class GameRules:
     matching: str = "row"
     back_translation: bool = False
     kl: bool = False
+    preference: float = 0.0
     diversity: bool = False
     discount: float = 1.0
     replay: float = 0.0

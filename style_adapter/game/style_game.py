@@ -137,6 +137,8 @@ class StyleGame(nn.Module):
             lesson = Lesson.of(batch, code)
             logits = generator.logits(lesson)  # [tokens, vocab]
             rows = {"rec" if unpaired else "ce": generator.likelihood(lesson, logits)}
+            if self.rules.preference and "rejected_labels" in batch:
+                rows["pref"] = generator.preference(lesson, logits, batch)
             if not self._is_played(play, batch["judged"]):
                 return StepLosses(self._connected(rows), {})
             judged, counts = self._keep_step(batch["judged"])

@@ -22,7 +22,7 @@ from .memory import GameMemory
 from .reader import Texts
 from .rules import GameRules, Verdict
 
-GENERATOR_TERMS = ("ce", "rec", "bt", "adv", "feat", "cls", "div", "kl")
+GENERATOR_TERMS = ("ce", "rec", "bt", "pref", "adv", "feat", "cls", "div", "kl")
 DISCRIMINATOR_TERMS = ("d_adv", "d_cls", "d_r1", "d_r2")
 
 

@@ -20,6 +20,7 @@ from .games import (
     relativistic_generator,
 )
 from .likelihood import token_cross_entropy, token_kl
+from .preference import preference_loss
 from .reinforce import discounted_returns, reinforce
 from .stability import gradient_penalty, instance_noise
 
@@ -42,6 +43,7 @@ __all__ = [
     "minimax_generator",
     "mode_seeking",
     "non_saturating_generator",
+    "preference_loss",
     "reinforce",
     "relativistic_discriminator",
     "relativistic_generator",

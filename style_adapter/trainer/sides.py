@@ -72,6 +72,7 @@ def rules_of(args: StyleTrainingArguments, *, unpaired: bool) -> GameRules:
         matching=args.feature_matching,
         back_translation=unpaired and args.w_bt > 0,
         kl=args.w_kl > 0,
+        preference=args.preference_beta if args.w_pref > 0 else 0.0,
         diversity=args.w_div > 0,
         discount=args.reward_discount,
         replay=args.replay_fraction if args.replay_size else 0.0,

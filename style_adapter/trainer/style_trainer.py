@@ -11,7 +11,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ..adversary import StyleDiscriminator
 from ..arguments import StyleTrainingArguments
-from ..data import RowSeeds, check_rows, kind_of_rows
+from ..data import RowSeeds, check_compared, check_rows, kind_of_rows
 from ..game import StepLosses
 from ..tasks import TASKS, Setting, Task
 from .interruption import Interruption
@@ -22,8 +22,8 @@ from .terminal import speak_in_lines
 from .trials import check_model
 from .watching import GAME_TERMS, WatchingTrainer, watching_callbacks
 
-# Which count of a task divides a term: items of its likelihood, judged rows (all others), tokens translated back.
-COUNTED_BY = {"ce": 0, "rec": 0, "bt": 2}
+# Which count divides a term: items of its likelihood, judged rows (all others), tokens translated back, compared rows.
+COUNTED_BY = {"ce": 0, "rec": 0, "bt": 2, "pref": 3}
 
 
 class StyleTrainer(WatchingTrainer):
@@ -77,6 +77,7 @@ class StyleTrainer(WatchingTrainer):
         self.args, self.model_init, self.interruption = args, model_init, Interruption()
         model = self._fresh_adapter() if model is None else model
         kind = kind_of_rows(train_dataset, args.task)
+        check_compared(train_dataset, kind, weight=args.w_pref)
         self.task, self.eval_task = TASKS[kind], TASKS[kind_of_rows(eval_dataset or train_dataset, args.task)]
         self.setting = Setting(model, processing_class, args, judge, RowSeeds(args.seed), train_dataset)
         self.evaluated_on = eval_dataset
@@ -145,7 +146,13 @@ class StyleTrainer(WatchingTrainer):
 
     def _counts(self, batches: list[dict[str, Tensor]]) -> Tensor:
         """What each kind of term is divided by, for some batches of this process: see `COUNTED_BY`."""
-        return torch.stack([torch.stack(self.task.count(batch)) for batch in batches]).sum(dim=0)
+        return torch.stack([self._count(batch) for batch in batches]).sum(dim=0)
+
+    def _count(self, batch: dict[str, Tensor]) -> Tensor:
+        """The counts of one batch: the task's three, and the rows that compare two targets."""
+        own = self.task.count(batch)
+        compared = batch["preferred"].sum() if "preferred" in batch else torch.zeros_like(own[1])
+        return torch.stack([*own, compared])
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
         """The counts over the accumulated batch and all processes, which every term is divided by."""
