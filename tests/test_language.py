@@ -121,6 +121,7 @@ def test_names_are_quoted_only_where_they_must_be():
         ),
         ("kjv + 0.5*7", "column 7: '0.5*7' must be followed by * and a style"),
         ("kjv++", "column 6: a style or a number must stand here"),
+        ("(" * 5000 + "kjv" + ")" * 5000, "signs and brackets are nested too deeply; write a sum"),
     ],
 )
 def test_what_cannot_be_read_is_refused_at_its_column(text, message):

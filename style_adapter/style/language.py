@@ -164,4 +164,7 @@ def read_mixture(text: str, *, is_known: Callable[[str], bool], unknown: Callabl
     """
     reader = _Reader(text, is_known, unknown)
     reader.take(0)
-    return reader.whole()
+    try:
+        return reader.whole()
+    except RecursionError as error:
+        raise reader.wrong("signs and brackets are nested too deeply; write a sum") from error
