@@ -94,7 +94,8 @@ class Stage:
         changes: dict[str, Any] = {"learning_rate": args.learning_rate * rounds.round_rate, "adversary_start": 0}
         if args.gate_learning_rate is not None:
             changes["gate_learning_rate"] = args.gate_learning_rate * rounds.round_rate
-        return changes | {"max_steps": -1, "num_train_epochs": rounds.round_epochs}
+        changes |= {"max_steps": -1, "num_train_epochs": rounds.round_epochs}
+        return changes | {"w_pref": rounds.round_preference}
 
     def _leave(self, trainer: StyleTrainer) -> None:
         """Both sides and the state; then what vouches for them."""

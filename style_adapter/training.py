@@ -16,7 +16,7 @@ from peft import PeftModel, TaskType, get_peft_model
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from .card import write_card
-from .data import chat_prompt, check_rows, kind_of_rows
+from .data import chat_prompt, check_rows, compares, kind_of_rows
 from .inference import ensure_padding, load_backbone
 from .metrics import StyleJudge
 from .model import styles_of
@@ -102,6 +102,8 @@ def _carried_out(stage: Stage, texts: Texts) -> StyleTrainer:
     rows = texts.rows
     if texts.halves is not None:
         rows = stage.kept(partial(_pairs, stage, texts.halves, model, tokenizer))
+        if stage.number and not compares(rows):
+            recipe.training.w_pref = 0.0  # every draft was the best one, which is no mistake of the user's
     trainer = StyleTrainer(
         model=model,
         args=recipe.training,

@@ -43,10 +43,14 @@ def chosen_by_hand(model, others: list[list[str]], least: float) -> list[dict[st
     drawn = write(model, tokenizer, SOURCES, WANTED, samples=3, top_k=20, seed=5, max_new_tokens=room(longest))
     pairs = []
     for text, style, wanted, first, more, offers in zip(SOURCES, STYLES, WANTED, greedy, drawn, others, strict=True):
-        best = max([first, *more, *offers], key=lambda y: number(text, y, wanted))
+        candidates = [first, *more, *offers]
+        best = max(candidates, key=lambda y: number(text, y, wanted))
+        worst = min(candidates, key=lambda y: number(text, y, wanted))
+        worse = worst if best == first else first
         if number(text, best, wanted) > least and best != text:
-            pairs.append({"source": text, "target": best, "style": wanted, "synthetic": True})
-            pairs.append({"source": best, "target": text, "style": style, "synthetic": False})
+            rejected = worse if number(text, worse, wanted) < number(text, best, wanted) else ""
+            pairs.append({"source": text, "target": best, "style": wanted, "synthetic": True, "rejected": rejected})
+            pairs.append({"source": best, "target": text, "style": style, "synthetic": False, "rejected": ""})
     return pairs
 
 

@@ -33,6 +33,7 @@ def folder(tmp_path) -> Path:
 def recipe(folder: Path, **more: Any) -> Recipe:
     """Two steps on the teacher's pairs, and two rounds of a few texts."""
     given = {"rounds": 2, "round_rows": 6, "round_samples": 2, "round_epochs": 1.0, "max_train_rows": 16}
+    given["round_preference"] = 0.5
     given |= {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "no", "save_total_limit": None}
     return load_recipe(None, options(folder, **given | more))
 
@@ -105,7 +106,7 @@ def assert_same_rows(found: Path, expected: Path, number: int) -> None:
     one, other = (folder / f"round-{number}" / "pairs.jsonl" for folder in (found, expected))
     assert one.read_bytes() == other.read_bytes()
     rows = [json.loads(line) for line in one.read_text("utf-8").splitlines()]
-    assert rows[0].keys() == {"source", "target", "style", "synthetic"}
+    assert rows[0].keys() == {"source", "target", "style", "synthetic"} | ({"rejected"} if number else set())
 
 
 def test_a_round_draws_on_texts_that_the_evidence_has_not_heard_after_those_of_earlier_stages(folder, monkeypatch):
@@ -176,6 +177,7 @@ def test_a_round_is_slower_shorter_and_plays_at_once(tmp_path):
     assert [Path(args.output_dir).name for args in (first, second)] == ["round-0", "round-1"]
     assert [args.push_to_hub for args in (given.training, first, second)] == [True, False, False]
     assert (second.w_adv, second.seed) == (given.training.w_adv, given.training.seed)
+    assert (first.w_pref, second.w_pref) == (0.0, 0.5)
 
 
 # Mistakes

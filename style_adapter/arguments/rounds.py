@@ -28,6 +28,13 @@ class RoundOptions:
         0.5, "What the adapter's learning rates are multiplied by in a round.", bounds="> 0", **_REMEDY
     )
 
+    round_preference: float = option(
+        0.0,
+        "w_pref of a round: the best rewrite of each text should be likelier than the adapter's own.",
+        bounds=">= 0",
+        **_REMEDY,
+    )
+
     def __post_init__(self) -> None:
         """Checks the bounds."""
         check_options(self)

@@ -13,7 +13,7 @@ from .clock import Clock, RowSeeds, chosen_rows
 from .generation import as_transfer, prompts_of
 from .masked import MaskedCollator, tokenize_masked
 from .pool import StylePool
-from .rows import COLUMNS, WRITTEN, check_compared, check_rows, kind_of_rows
+from .rows import COLUMNS, WRITTEN, check_compared, check_rows, compares, kind_of_rows
 from .styled import StyleCollator
 from .token_classification import align_words, tokenize_token_classification, words_of
 from .tokens import (
@@ -49,6 +49,7 @@ __all__ = [
     "chat_prompt",
     "check_compared",
     "check_rows",
+    "compares",
     "chosen_rows",
     "closed_ids",
     "fill_prompt",

@@ -57,6 +57,13 @@ def check_rows(dataset: Any, task: str, *, name: str = "train_dataset") -> None:
     _FURTHER_CHECKS.get(task, _no_more)(dataset, name)
 
 
+def compares(dataset: Any) -> bool:
+    """Whether a row of pairs has a worse target that is none of its own."""
+    if "rejected" not in dataset.column_names:
+        return False
+    return any(worse and worse != y for worse, y in zip(dataset["rejected"], dataset["target"], strict=True))
+
+
 def check_compared(dataset: Any, kind: str, *, weight: float) -> None:
     """Refuses a preference that has nothing to compare.
 
@@ -75,7 +82,7 @@ def check_compared(dataset: Any, kind: str, *, weight: float) -> None:
             f"w_pref={weight:g} must be 0 where rows are not pairs with a column 'rejected', a worse target to compare "
             "with; add it, or set w_pref=0"
         )
-    if not any(worse and worse != y for worse, y in zip(dataset["rejected"], dataset["target"], strict=True)):
+    if not compares(dataset):
         raise ValueError(
             f"w_pref={weight:g} must be 0 where no row's 'rejected' is a text other than its target; correct the column"
         )

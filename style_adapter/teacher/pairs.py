@@ -20,6 +20,12 @@ class Pair(TypedDict):
     synthetic: bool
 
 
+class ComparedPair(Pair):
+    """A pair with a worse target beside it; "" where there is nothing to compare."""
+
+    rejected: str
+
+
 def pairs_of(text: str, style: str, rewrite: str, wanted: str, *, both_ways: bool = True) -> list[Pair]:
     """x -> y, which teaches the wanted style, and y -> x, if `both_ways`, which teaches that of x.
 
