@@ -3,11 +3,13 @@
     python benchmarks/yelp.py --data FOLDER                 # on 2 cores; stages in runs/yelp, results on dev
     python benchmarks/yelp.py --data FOLDER --scale 0.02    # a look, its results written nowhere
     python benchmarks/yelp.py --data FOLDER --test          # rewrites the test too, for yelp_table.py to score
+    python benchmarks/yelp.py --data FOLDER --compared --back 0.12 --rounds 2 --texts 2250 --name compared
 
 FOLDER holds yelp_sentiment. The teacher rewrites training lines by what the other sentiment says in the same place;
 the adapter learns from its pairs against a discriminator; then it learns from the best of its own drafts and the
-teacher's. Two judges that have no part in any of this are asked on development lines: word and letter n-grams, and the
-meaning of sentences as MiniLM has it. The best of the drafts is told by the teacher's score, never by a judge.
+teacher's or, `--compared`, from its own best drafts, each compared with what it wrote at once. Two judges that have no
+part in any of this are asked on development lines: word and letter n-grams, and the meaning of sentences as MiniLM has
+it. The best of the drafts is told by the teacher's score, never by a judge.
 Stages that stand in runs/yelp are not run again.
 """
 
@@ -67,6 +69,9 @@ OPTIONS: dict[str, Any] = (
         "logging_steps": 25.0,
     }
 )
+# A round that compares: likelihood and preference alone, so new tokens need less weight.
+COMPARED: dict[str, Any] = {"learning_rate": 3e-4, "num_train_epochs": 4.0, "warmup_steps": 10, "w_pref": 2.0}
+COMPARED |= {"novel_token_weight": 1.5, "w_adv": 0.0, "adversary_fraction": 0.0}
 SHOWN = {
     "accuracy": "style_accuracy",
     "by meaning": "style_accuracy_meaning",
@@ -187,6 +192,15 @@ def better_pairs(
     )
 
 
+def compared_pairs(
+    model: PeftModel, tokenizer: Any, teacher: EditTeacher, texts: Sequence[str], styles: Sequence[str]
+) -> list[Pair]:
+    """Each text with the best of the adapter's greedy rewrite and seven drafts, and one that is worse."""
+    return best_pairs(
+        model, tokenizer, texts, styles, score=teacher.score, samples=7, both_ways=False, batch_size=96
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ByMeaning:
     """A judge of sentences by what they mean: logistic regression on MiniLM's vectors."""
@@ -275,6 +289,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of all counts: a look")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=1, help="of learning from the best drafts")
+    parser.add_argument("--compared", action="store_true", help="rounds of preferences, without the discriminator")
     parser.add_argument("--texts", type=int, default=6000, help="of a round")
     parser.add_argument("--name", default="default", help="of the run, for its stages")
     parser.add_argument("--back", type=float, default=1.0, help="share of the pairs whose target a person wrote")
@@ -304,13 +319,13 @@ def main() -> None:
         part = [i * 2 for i in range(count * (number - 1), count * number)]  # lines that the evidence has not heard
         better = kept(
             folder / f"better-{number}.jsonl",
-            lambda part=part: better_pairs(
+            lambda part=part: (compared_pairs if options.compared else better_pairs)(
                 model, tokenizer, teacher_of(yelp), [texts[i] for i in part], [styles[i] for i in part]
             ),
         )
         train(
             model, tokenizer, mostly_there(better, options.back), folder / f"round-{number}",
-            **{"learning_rate": 5e-4, "num_train_epochs": 2.0} | options.options,
+            **(COMPARED if options.compared else {"learning_rate": 5e-4, "num_train_epochs": 2.0}) | options.options,
         )  # fmt: skip
         found[f"round {number}, greedy"] = look()
     found["best of 8"] = look(teacher_of(yelp))
