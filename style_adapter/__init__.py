@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .data import StyleCollator
     from .evaluation import Evaluation, StyleTransferEvaluator
     from .export import export_lora
+    from .files import transfer_files
     from .game import StyleGame
     from .inference import StylePipeline, classify, load, pipeline, stream, tag, transfer, transfer_best, write
     from .loras import from_loras
@@ -71,6 +72,7 @@ __all__ = [
     "teacher_pairs",
     "transfer",
     "transfer_best",
+    "transfer_files",
     "write",
     "write_card",
     "write_report",
@@ -100,6 +102,7 @@ _AT_FIRST_USE = {
     "teacher_pairs": "teacher",
     "transfer": "inference",
     "transfer_best": "inference",
+    "transfer_files": "files",
     "write": "inference",
     "write_report": "training",
 }

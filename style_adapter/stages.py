@@ -16,11 +16,12 @@ from transformers import TrainerState
 from transformers.integrations import is_deepspeed_zero3_enabled, is_fsdp_enabled
 from transformers.trainer import TRAINER_STATE_NAME
 
+from .disk import write_whole
 from .recipe import Recipe, load_recipe
 from .teacher import Pair
 from .trainer import StyleTrainer, write_manifest
 from .trainer.files import load_judge
-from .trainer.manifest import discard, flaw_of, write_whole
+from .trainer.manifest import discard, flaw_of
 
 _NAME = re.compile(r"round-\d+")
 _PAIRS = "pairs.jsonl"

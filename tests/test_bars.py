@@ -37,6 +37,14 @@ def test_a_terminal_is_told_how_many_of_how_many_are_done_and_is_clean_again(mon
     assert not said.rpartition("\r")[0].rpartition("\r")[2].strip()
 
 
+def test_what_was_done_before_is_counted(monkeypatch):
+    monkeypatch.setattr(bars, "PATIENCE", 0.05)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    for _ in bars.with_bar(BATCHES, "counting", 1003, done=1000):
+        time.sleep(0.15)
+    assert "1002/1003" in sys.stderr.getvalue()
+
+
 @pytest.mark.parametrize("why", ["short work", "no terminal", "another process"])
 def test_nothing_is_said_otherwise(monkeypatch, why):
     monkeypatch.setattr(bars, "PATIENCE", 10.0 if why == "short work" else 0.05)

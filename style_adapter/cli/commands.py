@@ -31,20 +31,70 @@ def train(options: argparse.Namespace) -> None:
 
 
 def transfer(options: argparse.Namespace) -> None:
-    """Rewrite texts (arguments, --input file or standard input, one a line) in a style."""
+    """Rewrite texts (arguments, --input or standard input, one a line), or a column of a big file, in a style."""
+    if not options.text and _in_shards(options.input, options.output):
+        _transfer_files(options)
+        return
     from ..inference import load, transfer_best
     from ..inference import transfer as rewrite
 
+    for name in FILE_OPTIONS:
+        if (value := getattr(options, name)) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option}={value} must come with --input and a folder as --output; end it in /")
     if options.candidates and options.num_beams > 1:
         raise ValueError(f"--num-beams={options.num_beams} must be 1 with --candidates, which are drawn; leave one out")
-    texts = list(options.text) or _lines(options.input)
+    texts = list(options.text) or _lines(_path(options.input))
     given = (*load(options.adapter, base=options.base), texts, options.style)
-    common = {"strength": options.strength, "batch_size": options.batch_size}
+    common = {"strength": options.strength, "batch_size": options.batch_size, "max_new_tokens": options.max_new_tokens}
     if options.candidates:
-        results = transfer_best(*given, samples=options.candidates, **common)
+        results = transfer_best(*given, samples=options.candidates, seed=options.seed, **common)
     else:
         results = rewrite(*given, num_beams=options.num_beams, **common)
-    _write(results, options.output)
+    _write(results, _path(options.output))
+
+
+# Options of `transfer` that say how a file is read and written; None is what `transfer_files` takes by itself.
+FILE_OPTIONS = (
+    "column",
+    "style_column",
+    "output_column",
+    "split",
+    "subset",
+    "format",
+    "shard_rows",
+    "engine",
+    "workers",
+)
+
+
+def _in_shards(given: str | None, output: str | None) -> bool:
+    """Whether a file goes into a folder: if the output is one, or if the input is no file of lines."""
+    if given is None or given == "-":
+        return False
+    return not given.lower().endswith(".txt") or (
+        output is not None and (output.endswith("/") or Path(output).is_dir())
+    )
+
+
+def _transfer_files(options: argparse.Namespace) -> None:
+    """A column of a big file; works under `accelerate launch` too."""
+    import torch.distributed as dist
+
+    from ..files import transfer_files
+
+    if options.output is None:
+        raise ValueError(f"--output is missing and must be a folder for --input={options.input}; name one")
+    rewriting = ("style", "strength", "candidates", "num_beams", "max_new_tokens", "seed", "batch_size", "base")
+    given = {name: getattr(options, name) for name in (*rewriting, *FILE_OPTIONS)}
+    given = {name: value for name, value in given.items() if value is not None}
+    done = transfer_files(options.adapter, options.input, options.output, **given)
+    if dist.is_available() and dist.is_initialized():
+        is_first = dist.get_rank() == 0
+        dist.destroy_process_group()  # gloo's threads would abort an interpreter that ends before them
+        if not is_first:
+            return
+    print(done)
 
 
 def write(options: argparse.Namespace) -> None:
@@ -174,6 +224,11 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "push": push,
     "app": app,
 }
+
+
+def _path(name: str | None) -> Path | None:
+    """A path, where one is given."""
+    return None if name is None else Path(name)
 
 
 def _lines(path: Path | None) -> list[str]:

@@ -30,10 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
         )
     for name in ("transfer", "write", "evaluate"):
         _add_count(parsers[name], "--batch-size", 32, "Texts generated at once")
-    for name in ("transfer", "write"):
-        parsers[name].add_argument(
-            "--output", type=Path, metavar="FILE", help="File for the texts, one a line; the terminal if left out"
-        )
+    parsers["write"].add_argument(
+        "--output", type=Path, metavar="FILE", help="File for the texts, one a line; the terminal if left out"
+    )
     for name in ("transfer", "write", "export"):
         parsers[name].add_argument(
             "--style",
@@ -48,13 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="F",
             help="A factor on the style, or one by block, such as '{layers.0-11: 0.5}' (default: %(default)s)",
         )
-    parsers["transfer"].add_argument("text", nargs="*", help="Texts to rewrite")
-    parsers["transfer"].add_argument(
-        "--input", type=Path, metavar="FILE", help="File with one text a line; '-' or nothing: standard input"
-    )
-    _add_count(parsers["transfer"], "--num-beams", 1, "Beams of the search; 1 is greedy")
-    drafts = "Drafts drawn of each text; of them and the greedy rewrite the adapter keeps what it scores best. 0: none"
-    _add_count(parsers["transfer"], "--candidates", 0, drafts)
+    _add_rewriting(parsers["transfer"])
+    _add_files(parsers["transfer"])
     _add_drawing(parsers["write"])
     _add_judging(parsers["evaluate"])
     parsers["export"].add_argument("folder", type=Path, help="Folder for the LoRA")
@@ -70,6 +64,57 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["push"].add_argument("--private", action="store_true", help="Make a new repo private")
     parsers["push"].add_argument("--revision", help="Branch to upload to, made if missing (default: main)")
     return parser
+
+
+def _add_rewriting(parser: argparse.ArgumentParser) -> None:
+    """What is rewritten, by what search, and where to."""
+    parser.add_argument("text", nargs="*", help="Texts to rewrite")
+    parser.add_argument(
+        "--input",
+        metavar="INPUT",
+        help="File with one text a line; '-' or nothing: standard input. Also a .parquet, .csv or .jsonl file, one of "
+        "text with .gz behind it, a data set of the hub or its folder: see `files and data sets`",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="OUTPUT",
+        help="File for the texts, one a line; the terminal if left out. A folder (ending in /) for what is made in "
+        "shards",
+    )
+    _add_count(parser, "--num-beams", 1, "Beams of the search; 1 is greedy")
+    drafts = "Drafts drawn of each text; of them and the greedy rewrite the adapter keeps what it scores best. 0: none"
+    _add_count(parser, "--candidates", 0, drafts)
+    _add_count(parser, "--seed", 0, "Another one draws other candidates")
+    parser.add_argument(
+        "--max-new-tokens",
+        type=int,
+        metavar="N",
+        help="Most tokens of a rewrite (default: one and a half times the longest text of its batch, and some)",
+    )
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    """How a big file or a data set is read and written."""
+    group = parser.add_argument_group(
+        "files and data sets",
+        "An input of any size is rewritten into a folder, in files of --shard-rows rows; the same command goes on "
+        "where it was killed. `accelerate launch -m style_adapter transfer ...` spreads them over processes.",
+    )
+    group.add_argument("--column", metavar="NAME", help="Column whose texts are rewritten (default: text)")
+    group.add_argument(
+        "--style-column", metavar="NAME", help="Column with the style of each row: names, mixtures in words, dicts"
+    )
+    group.add_argument("--output-column", metavar="NAME", help="Name of the new column (default: rewrite)")
+    group.add_argument("--split", metavar="NAME", help="Split of a data set (default: train)")
+    group.add_argument("--subset", metavar="NAME", help="Configuration of a data set that has several")
+    group.add_argument(
+        "--format", metavar="FORMAT", help="parquet, csv, jsonl or txt (default: the input's; of data sets parquet)"
+    )
+    group.add_argument("--shard-rows", type=int, metavar="N", help="Rows a file (default: 10000)")
+    group.add_argument(
+        "--engine", metavar="ENGINE", help="processes, those of the launcher, or ray: Ray Data (default: processes)"
+    )
+    group.add_argument("--workers", type=int, metavar="N", help="Workers of Ray (default: one a GPU, or one)")
 
 
 def _add_judging(parser: argparse.ArgumentParser) -> None:

@@ -73,6 +73,7 @@ def drafts(  # noqa: PLR0913 - one option a way to draw
     noise_scale: float = 1.0,
     top_k: int = 20,
     seed: int = 0,
+    row_ids: Sequence[int] | None = None,
     batch_size: int = 32,
     max_new_tokens: int | None = None,
 ) -> list[list[str]]:
@@ -97,7 +98,7 @@ def drafts(  # noqa: PLR0913 - one option a way to draw
         noise_scale=noise_scale,
         top_k=top_k,
         seed=seed,
-        row_ids=rows,
+        row_ids=rows if row_ids is None else [row_ids[i] for i in rows],
         **bounds,
     )
     for i, texts in zip(rows, drawn, strict=True):
@@ -118,6 +119,7 @@ def transfer_best(  # noqa: PLR0913 - one option a way to draw
     noise_scale: float = 1.0,
     top_k: int = 20,
     seed: int = 0,
+    row_ids: Sequence[int] | None = None,
     batch_size: int = 32,
     max_new_tokens: int | None = None,
 ) -> list[str]:
@@ -138,6 +140,7 @@ def transfer_best(  # noqa: PLR0913 - one option a way to draw
         noise_scale: What the noise of the drawn ones is multiplied by, where the adapter has `noise_dim`.
         top_k: How many of the likeliest tokens may be drawn.
         seed: Another one draws other candidates.
+        row_ids: What the draws of each source depend on, beside the seed; its place if left out.
         batch_size: Texts a step.
         max_new_tokens: Bound of a rewrite; by default one and a half times the longest prompt, and some.
 
@@ -157,6 +160,7 @@ def transfer_best(  # noqa: PLR0913 - one option a way to draw
         noise_scale=noise_scale,
         top_k=top_k,
         seed=seed,
+        row_ids=row_ids,
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
     )

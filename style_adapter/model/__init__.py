@@ -3,12 +3,13 @@
 from .gates import StyleMap, gates_of, style_map
 from .head import head_reads, target_logits
 from .styled import Strength, styled, styles_of
-from .tuner import StyleAdapterModel
+from .tuner import StyleAdapterModel, bank_of
 
 __all__ = [
     "Strength",
     "StyleAdapterModel",
     "StyleMap",
+    "bank_of",
     "gates_of",
     "head_reads",
     "style_map",

@@ -111,7 +111,7 @@ class StyleAdapterModel(BaseTuner):
         if parameter_name and not in_top_blocks(self.model, current_key, peft_config.trainable):
             return
         context = self._context()
-        context.add_bank(adapter_name, _bank(peft_config))
+        context.add_bank(adapter_name, bank_of(peft_config))
         ranks, alphas = peft_config.rank_pattern, peft_config.alpha_pattern
         r = ranks.get(get_pattern_key(list(ranks), current_key), peft_config.r)
         alpha = alphas.get(get_pattern_key(list(alphas), current_key), peft_config.alpha)
@@ -272,7 +272,7 @@ class StyleAdapterModel(BaseTuner):
         return evolved(restored(tensors, model, config), config.styles, model.state_dict())
 
 
-def _bank(config: StyleAdapterConfig) -> StyleBank:
+def bank_of(config: StyleAdapterConfig) -> StyleBank:
     """The bank that `config` describes."""
     return StyleBank(
         tuple(config.styles),

@@ -1,6 +1,5 @@
 """A checkpoint counts once it is whole: a list of its files, written last, says so."""
 
-import hashlib
 import json
 import os
 import re
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ..disk import digest, settle, write_whole
 
 MANIFEST = "manifest.json"
 UNVOUCHED = f"has no {MANIFEST}"
@@ -26,18 +27,10 @@ def write_manifest(folder: str | os.PathLike[str]) -> None:
     folder = Path(folder)
     files = {path.relative_to(folder).as_posix(): path for path in _files_of(folder)}
     for path in files.values():
-        _settle(path)
-    entries = {name: {"size": path.stat().st_size, "sha256": _digest(path)} for name, path in sorted(files.items())}
+        settle(path)
+    entries = {name: {"size": path.stat().st_size, "sha256": digest(path)} for name, path in sorted(files.items())}
     listed = json.dumps({"format_version": FORMAT_VERSION, "files": entries}, indent=2)
     write_whole(folder / MANIFEST, listed + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that, cut off in between, is what it was before, or is not there."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, "utf-8")
-    _settle(part)
-    os.replace(part, path)
 
 
 def flaw_of(folder: str | os.PathLike[str], *, checksums: bool = True) -> str | None:
@@ -69,7 +62,7 @@ def _flaw_of_file(path: Path, name: str, entry: dict[str, Any], *, checksums: bo
         return f"lacks {name}"
     if path.stat().st_size != entry["size"]:
         return f"has {name} with {path.stat().st_size} bytes instead of {entry['size']}"
-    if checksums and _digest(path) != entry["sha256"]:
+    if checksums and digest(path) != entry["sha256"]:
         return f"has {name} with other contents than were written"
     return None
 
@@ -125,18 +118,3 @@ def _files_of(folder: Path) -> Iterator[Path]:
     """The files of a checkpoint, in its subfolders too, without its manifest."""
     own = {folder / MANIFEST, folder / f"{MANIFEST}.part"}
     return (path for path in folder.rglob("*") if path.is_file() and path not in own)
-
-
-def _settle(path: Path) -> None:
-    """Waits until the file is on the disk: a manifest must not outlive, in a power cut, what it vouches for."""
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
