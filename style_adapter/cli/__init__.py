@@ -1,4 +1,4 @@
-"""The terminal: `style-adapter train | transfer | write | evaluate | export | push`."""
+"""The terminal: `style-adapter train | transfer | write | evaluate | export | push | serve`."""
 
 from .commands import trial_of
 from .entry import main
