@@ -1,6 +1,7 @@
 """What leaves the house: one fixed style as a plain LoRA, exactly and at the same rank."""
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,9 @@ FACTOR_NAMES: dict[type[StyleLayer], tuple[str, str]] = {
     StyleEmbedding: ("lora_embedding_A", "lora_embedding_B"),
     ParamWrapper: ("lora_A.weight", "lora_B.weight"),
 }
+
+# What vLLM takes for --max-lora-rank, and what it has without the option.
+VLLM_RANKS, VLLM_RANK = (1, 8, 16, 32, 64, 128, 256, 320, 512), 16
 
 
 def export_lora(
@@ -164,3 +168,49 @@ def _lora_config(
         revision=config.revision,
         inference_mode=True,
     )
+
+
+def vllm_command(model: PeftModel, lora: LoraConfig, folder: str | os.PathLike[str], *, base: str | None = None) -> str:
+    """The line that serves an exported folder with vLLM, under the folder's name.
+
+    vLLM reads LoRAs of Linear layers of decoders, up to a rank that it must be told; modules that were trained whole,
+    biases and DoRA are refused, and an export has none.
+
+    Args:
+        model: What was exported.
+        lora: What `export_lora` gave.
+        folder: Where it was written.
+        base: Folder or hub id of the backbone; the recorded one if left out.
+
+    Raises:
+        ValueError: vLLM would not read the folder; the message says why.
+    """
+    reason = _not_for_vllm(model, lora)
+    if reason:
+        raise ValueError(f"{os.fspath(folder)}: vLLM does not read {reason}; load it with PEFT")
+    path = os.path.abspath(folder)
+    name = os.path.basename(path).replace("=", "-")  # what stands before the first = is the name
+    words = ["vllm", "serve", base or lora.base_model_name_or_path or "BACKBONE", "--enable-lora"]
+    if lora.r > VLLM_RANK:
+        words += ["--max-lora-rank", str(min(rank for rank in VLLM_RANKS if rank >= lora.r))]
+    return shlex.join([*words, "--lora-modules", f"{name}={path}"])
+
+
+def _not_for_vllm(model: PeftModel, lora: LoraConfig) -> str:
+    """What of a LoRA vLLM has no place for; empty if it reads all."""
+    layers = dict(_adapted_layers(model, model.active_adapters[0]))
+    other = [name for name, each in layers.items() if not _is_linear(each)]
+    if getattr(model.config, "is_encoder_decoder", False):
+        return "LoRAs of encoder-decoders"
+    if other:
+        return f"LoRAs of anything but Linear layers, such as {other[0].removeprefix('base_model.model.')}"
+    if lora.modules_to_save:
+        return f"modules that were trained whole, such as {lora.modules_to_save[0]}"
+    if lora.r > VLLM_RANKS[-1]:
+        return f"LoRAs of rank {lora.r}, above {VLLM_RANKS[-1]}"
+    return ""
+
+
+def _is_linear(layer: StyleLayer) -> bool:
+    """Whether the base is a Linear layer, quantised ones included; Conv1D has its weight the other way round."""
+    return isinstance(layer, StyleLinear) and not isinstance(layer.get_base_layer(), Conv1D)

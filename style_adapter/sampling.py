@@ -28,7 +28,7 @@ class SeededSampling(LogitsProcessor):
     """
 
     def __init__(
-        self, seeds: Sequence[int], length: int, *, temperature: float = 1.0, top_k: int = 64, top_p: float = 1.0
+        self, seeds: Sequence[int], length: int, *, temperature: float | int = 1.0, top_k: int = 64, top_p: float = 1.0
     ) -> None:
         """Nothing is drawn yet."""
         if temperature < 0 or top_k < 1 or not 0 < top_p <= 1:
@@ -36,7 +36,7 @@ class SeededSampling(LogitsProcessor):
                 f"temperature={temperature} must be >= 0, top_k={top_k} >= 1 and top_p={top_p} in (0, 1]; 1, 64 and 1 "
                 "are usual, temperature 0 takes the likeliest token"
             )
-        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+        self.temperature, self.top_k, self.top_p = float(temperature), top_k, top_p
         rows = len(seeds)
         self._noise = gumbel_tokens(seeds, [length] * rows, top_k).view(rows, length, top_k)
         self._drawn = 0

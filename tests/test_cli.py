@@ -353,7 +353,9 @@ def test_evaluate_refuses_judge_data_that_overlaps(adapter, folder, capsys):
 
 def test_export_writes_a_lora_of_one_style(adapter, folder, capsys):
     assert main(["export", "--adapter", adapter, "--style", "calm", str(folder / "lora")]) == 0
-    assert "PeftModel.from_pretrained(backbone" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "PeftModel.from_pretrained(backbone" in said
+    assert f"vllm serve {folder / 'base'} --enable-lora --lora-modules lora={folder / 'lora'}\n" in said
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder / "base"), folder / "lora")
     ids = byte_tokenizer()("ab\n", return_tensors="pt")["input_ids"]
     new = plain.eval().generate(input_ids=ids, max_new_tokens=8, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]

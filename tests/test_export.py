@@ -1,8 +1,11 @@
 """One style as a plain LoRA, judged by stock PEFT: in a process that cannot import this package, and in this one."""
 
 import json
+import math
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 from training_fixtures import adapted, gpt2, llama, randomised, t5
 
 from style_adapter import Style, from_loras
-from style_adapter.export import export_lora
+from style_adapter.export import export_lora, vllm_command
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 MIXTURE = Style({"loud": 0.7, "calm": -1.5})
@@ -223,6 +226,78 @@ def test_a_layer_without_a_counterpart_in_lora_is_refused(tmp_path):
         ValueError, match=r"attention: a LoRA must be on .*, found MultiheadAttention; use merge_and_un"
     ):
         export_lora(model, tmp_path)
+
+
+# For vLLM
+
+
+def read_by_vllms_rules(folder: Path, backbone: nn.Module) -> dict[str, Tensor]:
+    """{module: dW} of a folder; refuses what vLLM refuses.
+
+    The rules are those of vllm/lora/peft_helper.py, utils.py and lora_model.py: required and refused fields of the
+    config, the two names that a weight may have, modules by the last part of their names among the Linear ones, and one
+    scaling for all of them, whatever `alpha_pattern` says.
+    """
+    config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    assert config["peft_type"] == "LORA"
+    assert {"r", "lora_alpha", "target_modules"} <= config.keys()
+    assert config["bias"] == "none"
+    assert not config["modules_to_save"]
+    assert not config["use_dora"]
+    scaling = config["lora_alpha"] / (math.sqrt(config["r"]) if config["use_rslora"] else config["r"])
+    linear = {name.rpartition(".")[2] for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
+    assert {name.rpartition(".")[2] for name in config["target_modules"]} <= linear
+    factors: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in load_file(folder / "adapter_model.safetensors").items():
+        base, model, *module, factor, weight = key.split(".")
+        assert (base, model, weight) == ("base_model", "model", "weight")
+        assert factor in ("lora_A", "lora_B")
+        assert module[-1] in linear
+        factors.setdefault(".".join(module), {})[factor] = tensor
+    for pair in factors.values():
+        assert pair["lora_A"].shape[0] == pair["lora_B"].shape[1] <= config["r"]
+    return {module: scaling * pair["lora_B"] @ pair["lora_A"] for module, pair in factors.items()}
+
+
+@pytest.mark.parametrize("name", ["llama", "mixture", "ranks", "few"])
+def test_what_vllm_makes_of_a_folder_is_the_style(tmp_path, name):
+    model, style, backbone = case(name)
+    export_lora(model, tmp_path, style=style)
+    with torch.no_grad():
+        for module, delta in read_by_vllms_rules(tmp_path, backbone).items():
+            backbone.get_submodule(module).weight += delta
+    torch.testing.assert_close(logits(backbone), logits(model, styles=style), atol=1e-5, rtol=1e-5)
+    assert (logits(backbone) - logits(model, styles="calm" if name == "mixture" else "loud")).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("rank", "option"), [(16, ""), (17, "--max-lora-rank 32 "), (257, "--max-lora-rank 320 ")])
+def test_the_line_for_vllm_names_backbone_folder_and_a_rank_that_it_knows(tmp_path, rank, option):
+    model = adapted(llama(), r=rank)
+    lora = export_lora(model, tmp_path / "kjv")
+    folder = f"--lora-modules kjv={tmp_path / 'kjv'}"
+    assert vllm_command(model, lora, tmp_path / "kjv", base="me/llama") == (
+        f"vllm serve me/llama --enable-lora {option}{folder}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (lambda: adapted(llama(), r=513), "LoRAs of rank 513, above 512"),
+        (
+            lambda: adapted(gpt2(), target_modules=["c_attn"]),
+            "LoRAs of anything but Linear layers, such as transformer",
+        ),
+        (lambda: adapted(llama(), target_modules=["embed_tokens", "q_proj"]), "anything but Linear .* model.embed_tok"),
+        (lambda: adapted(t5(), task_type="SEQ_2_SEQ_LM"), "LoRAs of encoder-decoders"),
+    ],
+    ids=["rank", "conv1d", "embedding", "t5"],
+)
+def test_a_folder_that_vllm_would_not_read_has_no_line(tmp_path, model, text):
+    adapter = model()
+    lora = export_lora(adapter, tmp_path)
+    with pytest.raises(ValueError, match=f"vLLM does not read .*{text}.*; load it with PEFT"):
+        vllm_command(adapter, lora, tmp_path)
 
 
 # From LoRAs and back

@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -149,12 +150,16 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Write one style, or a mixture, as a plain LoRA for stock PEFT, vLLM or diffusers."""
-    from ..export import export_lora
+    from ..export import export_lora, vllm_command
     from ..inference import load
 
     model, _ = load(options.adapter, base=options.base)
-    export_lora(model, options.folder, style=options.style, strength=options.strength)
+    lora = export_lora(model, options.folder, style=options.style, strength=options.strength)
     print(f"{options.folder}: load it with PeftModel.from_pretrained(backbone, {str(options.folder)!r})")
+    try:
+        print(f"or serve it: {vllm_command(model, lora, options.folder, base=options.base)}")
+    except ValueError as unfit:
+        print(unfit)
 
 
 def push(options: argparse.Namespace) -> None:
@@ -185,6 +190,15 @@ def app(options: argparse.Namespace) -> None:
     page = serve_page(pipe, host=options.host, port=options.port, title=Path(options.adapter).name)
     print(f"{page.local_url} shows the page; Ctrl-C ends it", flush=True)
     page.block_thread()
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Serve an adapter by OpenAI's HTTP API: styles and mixtures as models, requests written together."""
+    from ..server import ServerOptions
+    from ..server import serve as run
+
+    given = {known.name: getattr(options, known.name) for known in fields(ServerOptions)}
+    run(options.adapter, ServerOptions(**given), base=options.base, dtype=options.dtype, task=options.task)
 
 
 # What to do with a trained adapter, by task.
@@ -223,6 +237,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "export": export,
     "push": push,
     "app": app,
+    "serve": serve,
 }
 
 

@@ -2,10 +2,12 @@
 
 import argparse
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..recipe import add_options, parse_value
+from ..server import ServerOptions
 from .commands import COMMANDS
 
 
@@ -22,8 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["train"].usage = "style-adapter train [-h] [recipe] [--OPTION VALUE ...]"
     parsers["train"].add_argument("recipe", nargs="?", help="YAML file of `option: value` lines")
     add_options(parsers["train"])
-    for name in ("transfer", "write", "evaluate", "export", "push", "app"):
-        if name not in ("push", "app"):
+    for name in ("transfer", "write", "evaluate", "export", "push", "app", "serve"):
+        if name not in ("push", "app", "serve"):
             parsers[name].add_argument("--adapter", required=True, help="Folder or hub id of the adapter")
         parsers[name].add_argument(
             "--base", help="Folder or hub id of the backbone, where the recorded one is not at hand"
@@ -56,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["app"].add_argument("--task", choices=("transfer", "generation"), help="What it does (default: transfer)")
     parsers["app"].add_argument("--host", default="127.0.0.1", help="Address to listen on (default: %(default)s)")
     _add_count(parsers["app"], "--port", 7860, "Port to listen on")
+    _add_serving(parsers["serve"])
     parsers["push"].add_argument("adapter", help="Folder of the run")
     parsers["push"].add_argument("repo", help="Hub id to upload to, such as me/kjv-style; made if missing")
     parsers["push"].add_argument("--base-model-id", help="Hub id of the backbone, where a local folder is recorded")
@@ -143,6 +146,21 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
     )
     _add_count(parser, "--max-new-tokens", 128, "Most tokens of a text, longer ones are cut")
     _add_count(parser, "--seed", 0, "Another one draws other texts")
+
+
+def _add_serving(parser: argparse.ArgumentParser) -> None:
+    """What is served, and each field of the server's options."""
+    parser.add_argument("adapter", help="Folder or hub id of the adapter")
+    parser.add_argument("--dtype", default="auto", help="Precision of the frozen weights (default: %(default)s)")
+    parser.add_argument(
+        "--task",
+        choices=("transfer", "generation"),
+        help="Whether prompts are rewritten or continued (default: transfer)",
+    )
+    for known in fields(ServerOptions):
+        shown, kind = ("", str) if known.default is None else (" (default: %(default)s)", type(known.default))
+        name, text = f"--{known.name.replace('_', '-')}", known.metadata["help"] + shown
+        parser.add_argument(name, type=kind, default=known.default, help=text)
 
 
 def _add_count(parser: argparse.ArgumentParser, name: str, default: int, text: str) -> None:

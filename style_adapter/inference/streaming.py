@@ -23,7 +23,7 @@ def stream(  # noqa: PLR0913 - one option a way to draw
     style: Any = None,
     *,
     strength: Strength = 1.0,
-    temperature: float = 0.0,
+    temperature: float | int = 0.0,
     top_k: int = 64,
     max_new_tokens: int | None = None,
     prompt: str | None = None,

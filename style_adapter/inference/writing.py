@@ -41,13 +41,13 @@ def write(  # noqa: PLR0913 - one option a way to draw
     *,
     strength: Strength = 1.0,
     samples: int = 1,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     top_k: int = 64,
     top_p: float = 1.0,
     max_new_tokens: int = 128,
     seed: int = 0,
     noise: Float[Tensor, "prompts samples noise_dim"] | None = None,
-    noise_scale: float = 1.0,
+    noise_scale: float | int = 1.0,
     prompt: str | None = None,
     row_ids: Sequence[int] | None = None,
     batch_size: int = 32,
@@ -126,7 +126,7 @@ def _batches(
             yield [_Sheet(i, k, row_ids[i], seed) for i in rows for k in copies]
 
 
-def _noise(bank: StyleBank, sheets: Sequence[_Sheet], given: Tensor | None, scale: float) -> Tensor | None:
+def _noise(bank: StyleBank, sheets: Sequence[_Sheet], given: Tensor | None, scale: float | int) -> Tensor | None:
     """z of each text [rows, noise_dim]; None for an adapter without noise."""
     if given is not None:
         return torch.stack([given[sheet.prompt, sheet.sample] for sheet in sheets])
