@@ -43,8 +43,8 @@ def die_within(number: int) -> None:
     """Dies in the midst of writing the `number`-th shard."""
     countdown, write = [number], parts.WRITERS["jsonl"]
 
-    def cut(rows: Any, path: Path, **options: Any) -> None:
-        write(rows, path, **options)
+    def cut(rows: Any, path: Path, column: str, survey: Any) -> None:
+        write(rows, path, column, survey)
         countdown[0] -= 1
         if countdown[0] == 0:
             os.truncate(path, path.stat().st_size // 2)

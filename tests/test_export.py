@@ -288,7 +288,10 @@ def test_the_line_for_vllm_names_backbone_folder_and_a_rank_that_it_knows(tmp_pa
             lambda: adapted(gpt2(), target_modules=["c_attn"]),
             "LoRAs of anything but Linear layers, such as transformer",
         ),
-        (lambda: adapted(llama(), target_modules=["embed_tokens", "q_proj"]), "anything but Linear .* model.embed_tok"),
+        (
+            lambda: adapted(llama(tie_word_embeddings=False), target_modules=["embed_tokens", "q_proj"]),
+            "anything but Linear .* model.embed_tok",
+        ),
         (lambda: adapted(t5(), task_type="SEQ_2_SEQ_LM"), "LoRAs of encoder-decoders"),
     ],
     ids=["rank", "conv1d", "embedding", "t5"],

@@ -55,9 +55,9 @@ def build_app(pipe: Any, options: ServerOptions | None = None, *, name: str = "s
         name: What it calls the adapter.
     """
     _check_packages()
-    from . import app
+    from .app import Service, routes_of
 
-    return app.build_app(app.Service(pipe, options or ServerOptions(), name))
+    return routes_of(Service(pipe, options or ServerOptions(), name))
 
 
 def _check_packages() -> None:

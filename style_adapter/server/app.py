@@ -227,7 +227,7 @@ async def failed(request: Request, error: Exception) -> Response:
     return JSONResponse(error_body(500, "the server failed; its log says why"), 500)
 
 
-def build_app(service: Service) -> FastAPI:
+def routes_of(service: Service) -> FastAPI:
     """The routes of a service, for any ASGI server."""
     app = FastAPI(lifespan=service.running, docs_url=None, redoc_url=None, openapi_url=None)
     guarded = [Depends(service.authorised)]

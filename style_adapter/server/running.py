@@ -5,7 +5,7 @@ from types import FrameType
 
 import uvicorn
 
-from .app import Service, build_app
+from .app import Service, routes_of
 from .options import ServerOptions
 
 
@@ -19,7 +19,7 @@ class StoppableServer(uvicorn.Server):
 
     def __init__(self, service: Service, greeting: str) -> None:
         """Not listening yet."""
-        super().__init__(uvicorn.Config(build_app(service), log_level="warning", access_log=False))
+        super().__init__(uvicorn.Config(routes_of(service), log_level="warning", access_log=False))
         self.service, self.greeting = service, greeting
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
