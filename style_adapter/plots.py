@@ -134,6 +134,7 @@ def map_figure(
     for name, point in marks:  # a name is no formula
         panel.annotate(name, point, textcoords="offset points", xytext=(5, 5), fontsize="small", parse_math=False)
     panel.margins(0.25)
+    panel.set_aspect("equal", adjustable="datalim")  # two styles lie on a line: what is left over is rounding
     panel.set(xticks=[], yticks=[])
     return figure
 

@@ -50,7 +50,9 @@ def build_page(pipe: StylePipeline, *, title: str = "style_adapter") -> Any:
                     gradio.Slider(-REACH, REACH, float(name == first), step=0.05, label=name, elem_id=f"style-{i}")
                     for i, name in enumerate(names)
                 ]
-                mixture = gradio.Textbox(first, label="Mixture", elem_id="mixture", info="0.7*a + 0.3*b, a - b, off")
+                mixture = gradio.Textbox(
+                    first, label="Mixture", elem_id="mixture", info="such as blend(a, b), a - b, or off"
+                )
                 with gradio.Accordion("More", open=False):
                     strength = gradio.Slider(0, 2, 1, step=0.05, label="Strength", elem_id="strength")
                     diversity = gradio.Slider(0, 2, 1, step=0.05, label="Diversity", elem_id="diversity")
