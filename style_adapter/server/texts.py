@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 _PART = "\ufffd"  # what a decoder writes for a part of a character
+_PARTS = 4  # tokens that a character may have, one a byte
 
 
 class GrowingText:
@@ -47,16 +48,20 @@ class GrowingText:
         return self._text[begin : self._given]
 
     def _decoded(self, *, last: bool) -> str:
-        """The text of the tokens since `_read`; nothing as long as they end inside a character."""
-        known = self._decode(self._ids[self._window : self._read])
-        text = self._decode(self._ids[self._window :])
-        if len(text) <= len(known) or (text.endswith(_PART) and not last):
+        """The text of the tokens since `_read`, without those at the end that may be a part of a character."""
+        known, text, read = self._decode(self._window, self._read), self._decode(self._window), len(self._ids)
+        if text.endswith(_PART) and not last:
+            read -= _PARTS  # parts before these will never be whole
+            before = self._decode(self._window, read) if read > self._read else ""
+            text = before if text.startswith(before) else ""
+        if len(text) <= len(known):
             return ""
-        self._window, self._read = self._read, len(self._ids)
+        self._window, self._read = self._read, read
         return text[len(known) :]
 
-    def _decode(self, ids: list[int]) -> str:
-        """Token ids as text."""
+    def _decode(self, begin: int, end: int | None = None) -> str:
+        """The tokens of a window as text."""
+        ids = self._ids[begin:end]
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
 
     def _cut(self, searched: int) -> None:
