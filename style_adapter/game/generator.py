@@ -79,18 +79,18 @@ class Generator:
                 decoder_only=self.decoder_only,
             )
 
-    def likelihood(self, lesson: Lesson, logits: Float[Tensor, "tokens vocab"]) -> Float[Tensor, " batch"]:
-        """CE = sum_t w_t * -log p(target_t | prompt, s, z) of each row."""
-        losses = token_cross_entropy(logits[:, None], lesson.labels[lesson.mask][:, None])
-        return lesson.per_row(losses if lesson.weights is None else losses * lesson.weights[lesson.mask])
+    @staticmethod
+    def surprises(lesson: Lesson, logits: Float[Tensor, "tokens vocab"]) -> Float[Tensor, " tokens"]:
+        """-log p(target_t | prompt, s, z) of each target token: over the vocabulary, so read once for all terms."""
+        return token_cross_entropy(logits[:, None], lesson.labels[lesson.mask][:, None])
 
     def preference(
-        self, lesson: Lesson, logits: Float[Tensor, "tokens vocab"], batch: Batch
+        self, lesson: Lesson, surprises: Float[Tensor, " tokens"], batch: Batch
     ) -> Float[Tensor, " compared"]:
         """Of each target that has a worse one: how far the model is from finding it likelier; see `preference_loss`."""
         worse = Lesson.rejected(batch, lesson.code)
-        chosen = -self.likelihood(replace(lesson, weights=None), logits)[batch["preferred"]]
-        rejected = -self.likelihood(worse, self.logits(worse))
+        chosen = -lesson.per_row(surprises)[batch["preferred"]]
+        rejected = -worse.per_row(self.surprises(worse, self.logits(worse)))
         return preference_loss(chosen, rejected, beta=self.rules.preference)
 
     def write(
@@ -134,7 +134,7 @@ class Generator:
         """CE(x | y, s_x): from each rewrite y back to its source x (Sennrich et al. 2016, arXiv 1511.06709)."""
         assert self.writer is not None
         back = self._lesson(self.writer.fill(fakes.lesson.targets()), lesson.targets(), lesson.code)
-        return self.likelihood(back, self.logits(back))
+        return back.per_row(self.surprises(back, self.logits(back)))
 
     def divergence(self, fakes: Fakes) -> Float[Tensor, " rows"]:
         """KL(adapted || frozen) a token of each fake: what the backbone finds unlikely costs."""

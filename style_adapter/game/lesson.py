@@ -81,6 +81,10 @@ class Lesson:
         """The sum over the target tokens of each row."""
         return values.new_zeros(self.labels.shape[0]).index_add(0, self.row_of, values)
 
+    def weighted(self, values: Float[Tensor, " tokens"]) -> Float[Tensor, " batch"]:
+        """The sum over the target tokens of each row, each times its weight: of surprises the likelihood."""
+        return self.per_row(values if self.weights is None else values * self.weights[self.mask])
+
     def keep(self, rows: Bool[Tensor, " batch"]) -> "Lesson":
         """The lesson of some rows."""
         kept: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -136,9 +136,10 @@ class StyleGame(nn.Module):
         with torch.set_grad_enabled(teach and torch.is_grad_enabled()):
             lesson = Lesson.of(batch, code)
             logits = generator.logits(lesson)  # [tokens, vocab]
-            rows = {"rec" if unpaired else "ce": generator.likelihood(lesson, logits)}
+            surprises = generator.surprises(lesson, logits)
+            rows = {"rec" if unpaired else "ce": lesson.weighted(surprises)}
             if self.rules.preference and "rejected_labels" in batch:
-                rows["pref"] = generator.preference(lesson, logits, batch)
+                rows["pref"] = generator.preference(lesson, surprises, batch)
             if not self._is_played(play, batch["judged"]):
                 return StepLosses(self._connected(rows), {})
             judged, counts = self._keep_step(batch["judged"])
