@@ -41,23 +41,23 @@ class StyleMap:
 
     Attributes:
         names: Of the styles.
-        gates: G, one row a style.
-        axes: V, the directions in which the styles differ most: of the SVD of G minus its mean.
+        coordinates: G V of the gates G, one row a style, and the directions V in which styles differ most: those of
+            the SVD of G minus its mean.
     """
 
     names: tuple[str, ...]
-    gates: Float[Tensor, "styles dim"]
-    axes: Float[Tensor, "dim 2"]
+    coordinates: Float[Tensor, "styles 2"]
 
     @property
     def points(self) -> dict[str, tuple[float, float]]:
         """Where each style lies."""
-        return {name: self.place(Style({name: 1.0})) for name in self.names}
+        rows = (self.coordinates - self.coordinates.mean(0)).tolist()
+        return {name: (x, y) for name, (x, y) in zip(self.names, rows, strict=True)}
 
     def place(self, style: Style) -> tuple[float, float]:
         """(sum_m w_m g_m - mean g) V: where a mixture lies; one of two styles, on the line between them."""
         weights = torch.tensor([float(style.weights.get(name, 0.0)) for name in self.names])
-        x, y = ((weights @ self.gates - self.gates.mean(0)) @ self.axes).tolist()
+        x, y = (weights @ self.coordinates - self.coordinates.mean(0)).tolist()
         return x, y
 
 
@@ -73,4 +73,4 @@ def style_map(model: nn.Module) -> StyleMap:
     axes = torch.zeros(gates.shape[1], 2)
     axes[:, : min(2, len(directions))] = directions[:2].T
     signs = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()  # an SVD leaves the signs open
-    return StyleMap(tuple(found), gates, axes * signs)
+    return StyleMap(tuple(found), gates @ (axes * signs))
