@@ -40,7 +40,7 @@ def build_page(pipe: StylePipeline, *, title: str = "style_adapter") -> Any:
         raise ValueError(f"task={pipe.task!r} must be transfer or generation for a page; call the pipeline instead")
     gradio = _gradio()
     names, page = list(pipe.styles)[:SLIDERS], _Page(pipe)
-    first = pipe.styles.default or names[0]
+    first = pipe.styles.usual
     with gradio.Blocks(title=title, analytics_enabled=False) as blocks:
         gradio.Markdown(f"# {_plain(title)}")
         with gradio.Row():

@@ -39,7 +39,7 @@ def style_of(job: Job, bank: StyleBank) -> Style | None:
     """
     if job.style_column is not None:
         return None
-    styles = bank.rows((bank.default or bank.names[0]) if job.style is None else job.style)
+    styles = bank.rows(bank.usual if job.style is None else job.style)
     if len(styles) != 1:
         raise ValueError(f"style={job.style!r} names {len(styles)} styles and must name 1; one a row: style_column")
     return styles[0]

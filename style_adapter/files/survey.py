@@ -99,7 +99,7 @@ class Cells:
     def __init__(self, job: Job, bank: StyleBank) -> None:
         """Words that name a style are read once each."""
         self.job, self.bank = job, bank
-        self.default = bank.default or bank.names[0]
+        self.default = bank.usual
         self._read = lru_cache(maxsize=4096)(self._in_words)
 
     def check(self, number: int, text: Any, style: Any) -> None:

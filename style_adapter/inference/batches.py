@@ -27,7 +27,7 @@ def prompt_of(model: PeftModel) -> str:
 def rows_of(model: PeftModel, styles: Any, count: int) -> list[Style]:
     """One style a row of `count`; None is the default style."""
     bank = styles_of(model)
-    return bank.rows(bank.default or bank.names[0] if styles is None else styles, count)
+    return bank.rows(bank.usual if styles is None else styles, count)
 
 
 @contextmanager

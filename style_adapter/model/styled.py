@@ -166,7 +166,7 @@ def _resolve_among(
     for context, adapter in active:
         bank = context.banks[adapter]
         parts = [Style({n: w for n, w in row.weights.items() if n in bank.names}) for row in rows]
-        default = bank[bank.default or bank.names[0]]
+        default = bank[bank.usual]
         chosen = [part if part.weights or row == OFF else default for part, row in zip(parts, rows, strict=True)]
         codes.setdefault(context, {})[adapter] = bank.code(chosen)
     return dict(codes)

@@ -88,6 +88,11 @@ class StyleBank(Mapping[str, Style]):
         """Number of styles."""
         return len(self.names)
 
+    @property
+    def usual(self) -> str:
+        """The name of the style in force where nothing is given."""
+        return self.default or self.names[0]
+
     @cached_property
     def _rows(self) -> dict[str, int]:
         """The row of each name; made once, for adapters of many styles."""
@@ -257,7 +262,7 @@ class StyleBank(Mapping[str, Style]):
 
     def default_code(self) -> StyleCode:
         """The code in force where nothing is given."""
-        return self.code(self.default or self.names[0])
+        return self.code(self.usual)
 
     def sample_noise(self, rows: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "rows noise_dim"]:
         """z for `rows` rows from the adapter's `noise_type`, fp32 on the CPU; zeros for "none".
