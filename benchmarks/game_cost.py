@@ -25,7 +25,7 @@ from runs import GAME, NO_GAME, style_trainer
 from torch import Tensor
 
 from style_adapter import StyleTrainer
-from style_adapter.training import HEADS
+from style_adapter.config import HEADS
 
 BATCH = 16
 ALL: dict[str, Any] = {"adversary_start": 0, "adversary_fraction": 1.0, "per_device_train_batch_size": BATCH}

@@ -12,6 +12,11 @@ NOISE_TYPES = ("gaussian", "uniform", "none")
 FORMAT_VERSION = 1  # of the adapter's files; raised by a change that an older release would read wrongly
 STARTS = (True, False, "orthogonal", "pissa")
 
+# PEFT's name of the head of each task that writes no text; those that do keep the language model's own. For masked
+# language models PEFT has none.
+HEADS = {"classification": "SEQ_CLS", "token_classification": "TOKEN_CLS", "masked_lm": "MASKED_LM"}
+TASK_OF_HEAD = {head: task for task, head in HEADS.items()}
+
 
 @dataclass
 class StyleAdapterConfig(PeftConfig):

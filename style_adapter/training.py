@@ -16,6 +16,7 @@ from peft import PeftModel, TaskType, get_peft_model
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from .card import write_card
+from .config import HEADS
 from .data import chat_prompt, check_rows, compares, kind_of_rows
 from .inference import ensure_padding, load_backbone
 from .metrics import StyleJudge
@@ -31,8 +32,6 @@ from .teacher import EditTeacher, Halves, Pair, in_turn
 from .trainer import StyleTrainer
 
 JUDGED = 20_000  # texts that a judge is taught on, of two piles of any size
-# The heads of tasks that write no text; those that do keep the language model's own.
-HEADS = {"classification": "SEQ_CLS", "token_classification": "TOKEN_CLS", "masked_lm": "MASKED_LM"}
 
 
 def run(recipe: Recipe) -> str:

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from peft import PeftModel
 
-from ..config import StyleAdapterConfig
+from ..config import TASK_OF_HEAD, StyleAdapterConfig
 from .found import pictures_in, results_of
 
 TEMPLATE = """---
@@ -102,7 +102,6 @@ _AUTO_CLASS = {
     "TOKEN_CLS": "AutoModelForTokenClassification",
     "MASKED_LM": "AutoModelForMaskedLM",
 }
-_TASK_OF_HEAD = {"SEQ_CLS": "classification", "TOKEN_CLS": "token_classification", "MASKED_LM": "masked_lm"}
 _PIPELINE_TAG = {
     "CAUSAL_LM": "text-generation",
     "SEQ_2_SEQ_LM": "text-generation",
@@ -213,7 +212,7 @@ def _ways_in(
     config: StyleAdapterConfig, repo: str, base: str | None, lora: Mapping[str, str], *, head: str, task: str
 ) -> dict[str, str]:
     """The two snippets: with this package, and without; the first is of the head's task, or of the run's."""
-    kind = _TASK_OF_HEAD.get(head, task if task == "generation" else "transfer")
+    kind = TASK_OF_HEAD.get(head, task if task == "generation" else "transfer")
     names = config.styles
     strings = {"repo": repo, "first": names[0], "last": names[-1], "base": base or _UNNAMED}
     facts = {name: json.dumps(text, ensure_ascii=False) for name, text in strings.items()}  # as Python writes them too

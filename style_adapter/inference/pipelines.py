@@ -7,7 +7,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from ..config import StyleAdapterConfig
+from ..config import HEADS, TASK_OF_HEAD
 from ..model import Strength, styles_of
 from ..style import StyleBank
 from .batches import rows_of
@@ -20,7 +20,6 @@ from .streaming import stream
 from .writing import write
 
 TASKS = ("transfer", "generation", "classification", "token_classification")
-_HEADS = {"SEQ_CLS": "classification", "TOKEN_CLS": "token_classification"}
 _DRAWN = 128  # tokens of a text that is no rewrite, as `write` has it
 Conversation = Sequence[Mapping[str, str]]
 
@@ -74,7 +73,7 @@ class StylePipeline:
         """
         alone = isinstance(texts, str) or (self.task == "generation" and _is_conversation(texts))
         rows = [texts] if alone else list(texts)
-        if self.task in _HEADS.values():
+        if self.task in HEADS:
             found = self._classes(rows, style, **options)
         elif n == 1 and self.task == "transfer" and not _draws(options):
             options.pop("diversity", None)
@@ -143,7 +142,7 @@ class StylePipeline:
 
     def stream(self, text: Any, style: Any = None, **options: Any) -> Iterator[str]:
         """The pieces of one rewrite, or of a text that is drawn, as they are written; options of `stream`."""
-        if self.task in _HEADS.values():
+        if self.task in HEADS:
             raise ValueError(f"task={self.task!r} has no text to stream; call the pipeline")
         if self.task == "generation":
             prompt, (text,) = self._prompts([text])
@@ -207,10 +206,8 @@ def pipeline(
         model = adapter
     if tokenizer is None:
         raise ValueError("tokenizer=None must be the backbone's tokenizer where adapter is a model; add it")
-    config = model.peft_config[model.active_adapters[0]]
-    assert isinstance(config, StyleAdapterConfig)
-    kind = str(getattr(config.task_type, "value", config.task_type))
-    return StylePipeline(model, tokenizer, task or _HEADS.get(kind, "transfer"), batch_size)
+    head = model.peft_config[model.active_adapters[0]].task_type
+    return StylePipeline(model, tokenizer, task or TASK_OF_HEAD.get(head or "", "transfer"), batch_size)
 
 
 def _is_conversation(text: Any) -> bool:
