@@ -8,35 +8,16 @@ prints by how many bytes the most memory held grows when BIG follows on INPUT.
 import json
 import os
 import resource
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from dying import begun, counted, die, status_of
 
 from style_adapter import transfer_files
 from style_adapter.files import parts
 
 OPTIONS: dict[str, Any] = {"style_column": "style", "shard_rows": 3, "max_new_tokens": 4, "batch_size": 2}
-
-
-def die() -> None:
-    """As a power cut would have it."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def counted(owner: Any, name: str, countdown: list[int]) -> None:
-    """Makes `owner.name` kill the process once the countdown ends, after it has done its work."""
-    work: Callable[..., Any] = getattr(owner, name)
-
-    def then_count(*args: Any, **kwargs: Any) -> Any:
-        done = work(*args, **kwargs)
-        countdown[0] -= 1
-        if countdown[0] == 0:
-            die()
-        return done
-
-    setattr(owner, name, then_count)
 
 
 def die_within(number: int) -> None:
@@ -67,15 +48,7 @@ def session(adapter: str, given: str, output: str, kill: str) -> None:
 
 def fork(*arguments: str) -> int:
     """Runs one session in a process of its own; its exit status."""
-    child = os.fork()
-    if child == 0:
-        try:
-            session(*arguments)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status_of(begun(session, *arguments))
 
 
 def grown(adapter: str, small: str, output: str, big: str) -> int:

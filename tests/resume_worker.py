@@ -11,13 +11,13 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import peft.peft_model
 import sklearn.pipeline  # noqa: F401 - imported once, as all sessions judge
 import torch
+from dying import begun, counted, die, status_of
 from training_fixtures import adapted, make_trainer, toy_rows
 from transformers import TrainerState
 
@@ -56,25 +56,6 @@ def build(folder: Path, *, measures: bool = True, **options: Any) -> StyleTraine
     return trainer
 
 
-def die() -> None:
-    """As a power cut would have it."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def counted(owner: Any, name: str, countdown: list[int]) -> None:
-    """Makes `owner.name` kill the process once the countdown ends, after it has done its work."""
-    work: Callable[..., Any] = getattr(owner, name)
-
-    def then_count(*args: Any, **kwargs: Any) -> Any:
-        done = work(*args, **kwargs)
-        countdown[0] -= 1
-        if countdown[0] == 0:
-            die()
-        return done
-
-    setattr(owner, name, then_count)
-
-
 def die_after_writes(number: int) -> None:
     """Dies after the `number`-th file that is written, settled, renamed or removed."""
     countdown = [number]
@@ -107,18 +88,11 @@ def session(folder: Path, kill: str) -> None:
 
 def fork(folder: Path, kill: str) -> int:
     """Runs one session in a process of its own; its exit status."""
-    child = os.fork()
-    if child == 0:
-        try:
-            session(folder, kill)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-            os._exit(1)
-        os._exit(0)
+    child = begun(session, folder, kill)
     if kill.startswith("seconds"):
         time.sleep(float(kill.partition(":")[2]))
         os.kill(child, signal.SIGKILL)  # a child that has ended waits for us
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status_of(child)
 
 
 def main(folder: Path, kills: list[str]) -> None:
