@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from style_adapter.disk import write_whole
 from style_adapter.metrics import markdown_table
 
 RESULTS = Path(__file__).parent / "results"
@@ -55,10 +56,8 @@ def part_of(names: Sequence[str], part: str) -> list[str]:
 def keep(path: Path, results: Mapping[str, Any], *, indent: int | None = 2, **measured: Any) -> None:
     """Writes what was found, how it was measured, and with what; a file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
     kept = {"results": results, **measured, "machine": machine()}
-    part.write_text(json.dumps(kept, indent=indent) + "\n", "utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps(kept, indent=indent) + "\n")
 
 
 def machine() -> dict[str, Any]:

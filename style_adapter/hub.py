@@ -1,6 +1,5 @@
 """To the hub: adapter, card, plots, and each style as a plain LoRA for people without this package."""
 
-import hashlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 
 from .card import beyond_lora, hub_base, write_card
 from .config import StyleAdapterConfig
+from .disk import digest
 from .export import export_lora
 
 MOST_EXPORTS = 32  # each is as large as the adapter itself
@@ -122,7 +122,7 @@ def stage_adapter(
     if dtype is not None:
         for path in root.rglob(SAFETENSORS_WEIGHTS_NAME):
             _cast(path, DTYPES[dtype])
-    sums = {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in _weights(root)}
+    sums = {p.relative_to(root).as_posix(): digest(p) for p in _weights(root)}
     (root / CHECKSUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()), "utf-8")
 
 
