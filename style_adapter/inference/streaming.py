@@ -13,7 +13,7 @@ from ..data import prompt_ids, room
 from ..model import Strength, head_reads
 from ..sampling import SeededSampling
 from ..seeds import row_seed
-from .batches import evaluating, pad_id, prompt_of, rows_of
+from .batches import continued, evaluating, prompt_of, rows_of
 
 
 def stream(  # noqa: PLR0913 - one option a way to draw
@@ -31,7 +31,8 @@ def stream(  # noqa: PLR0913 - one option a way to draw
 ) -> Iterator[str]:
     """The pieces of what `transfer` gives at once, or of the text that `write` draws first, as they are written.
 
-    A thread writes; it stops when the iterator is closed, and its errors are raised here.
+    It takes no noise: where the adapter has `noise_dim`, `write` draws another text. A thread writes; it stops when the
+    iterator is closed, and its errors are raised here.
 
     Args:
         model: A model with a style adapter.
@@ -52,21 +53,18 @@ def stream(  # noqa: PLR0913 - one option a way to draw
     bound = max_new_tokens or room(len(tokens))
     draw = SeededSampling([row_seed(seed, 0, 0, use="text")], bound, temperature=temperature, top_k=top_k)
     pieces, closed, errors = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True), Event(), []
-    ids = torch.tensor([tokens], device=model.device)
 
     def work() -> None:
         try:
             with evaluating(model), head_reads(model, Tensor.contiguous):
-                model.generate(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
+                continued(
+                    model,
+                    tokenizer,
+                    [tokens],
                     styles=styles,
-                    style_strength=strength,
+                    strength=strength,
                     max_new_tokens=bound,
-                    do_sample=False,
                     num_beams=1,
-                    pad_token_id=pad_id(tokenizer),
-                    eos_token_id=tokenizer.eos_token_id,
                     logits_processor=[draw],
                     stopping_criteria=[_Closed(closed)],
                     streamer=pieces,
