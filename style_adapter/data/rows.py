@@ -57,11 +57,16 @@ def check_rows(dataset: Any, task: str, *, name: str = "train_dataset") -> None:
     _FURTHER_CHECKS.get(task, _no_more)(dataset, name)
 
 
+def is_worse(text: str | None, target: str) -> bool:
+    """Whether `text` is something that a target can be compared with: not empty, and not the target itself."""
+    return bool(text) and text != target
+
+
 def compares(dataset: Any) -> bool:
     """Whether a row of pairs has a worse target that is none of its own."""
     if "rejected" not in dataset.column_names:
         return False
-    return any(worse and worse != y for worse, y in zip(dataset["rejected"], dataset["target"], strict=True))
+    return any(map(is_worse, dataset["rejected"], dataset["target"]))
 
 
 def check_compared(dataset: Any, kind: str, *, weight: float) -> None:

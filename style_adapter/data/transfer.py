@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ..functional import IGNORED
 from .clock import RowSeeds, chosen_rows
 from .pool import StylePool
+from .rows import is_worse
 from .tokens import (
     Columns,
     StyleEncoding,
@@ -41,9 +42,9 @@ def tokenize_transfer(
         prompts = prompt_ids(tokenizer, prompt, batch["source"])
         columns = {"prompt_ids": prompts, "target_ids": closed_ids(tokenizer, batch["target"])}
         if "rejected" in batch:
-            worse = closed_ids(tokenizer, [text or "" for text in batch["rejected"]])
-            kept = [bool(text) and text != y for text, y in zip(batch["rejected"], batch["target"], strict=True)]
-            columns["rejected_ids"] = [ids if compares else [] for ids, compares in zip(worse, kept, strict=True)]
+            ids = closed_ids(tokenizer, [text or "" for text in batch["rejected"]])
+            kept = map(is_worse, batch["rejected"], batch["target"])
+            columns["rejected_ids"] = [row if worse else [] for row, worse in zip(ids, kept, strict=True)]
         return columns | ({"synthetic": batch["synthetic"]} if "synthetic" in batch else {})
 
     return tokenized_rows(dataset, encode, max_length=max_length)
