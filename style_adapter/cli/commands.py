@@ -16,15 +16,12 @@ from ..recipe import load_recipe, parse_value
 
 def train(options: argparse.Namespace) -> None:
     """Train an adapter from a recipe: YAML file, options, or both; works under `accelerate launch` too."""
-    import torch.distributed as dist
-
     from ..training import run
 
     given = {k: v for k, v in vars(options).items() if k not in ("recipe", "command", "parser")}
     recipe = load_recipe(options.recipe, given)
     folder = run(recipe)
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()  # gloo's threads would abort an interpreter that ends before them
+    _leave_processes()
     if not recipe.training.should_save:  # another process says it
         return
     print(f"Saved to {folder}.")
@@ -80,8 +77,6 @@ def _in_shards(given: str | None, output: str | None) -> bool:
 
 def _transfer_files(options: argparse.Namespace) -> None:
     """A column of a big file; works under `accelerate launch` too."""
-    import torch.distributed as dist
-
     from ..files import transfer_files
 
     if options.output is None:
@@ -90,12 +85,19 @@ def _transfer_files(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in (*rewriting, *FILE_OPTIONS)}
     given = {name: value for name, value in given.items() if value is not None}
     done = transfer_files(options.adapter, options.input, options.output, **given)
-    if dist.is_available() and dist.is_initialized():
-        is_first = dist.get_rank() == 0
-        dist.destroy_process_group()  # gloo's threads would abort an interpreter that ends before them
-        if not is_first:
-            return
-    print(done)
+    if _leave_processes() == 0:
+        print(done)
+
+
+def _leave_processes() -> int:
+    """Parts from the other processes of a launch, if there are any; the rank that this one had among them."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0
+    rank = dist.get_rank()
+    dist.destroy_process_group()  # gloo's threads would abort an interpreter that ends before them
+    return rank
 
 
 def write(options: argparse.Namespace) -> None:
