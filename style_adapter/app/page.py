@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..inference import StylePipeline
+from ..inference import WRITERS, StylePipeline
 from ..model import StyleMap, style_map
 from ..plots import map_figure
 from ..style import OFF, Style
@@ -36,7 +36,7 @@ def build_page(pipe: StylePipeline, *, title: str = "style_adapter") -> Any:
         ImportError: gradio is not installed.
         ValueError: An adapter that sorts texts: there is nothing to see beside the class.
     """
-    if pipe.task not in ("transfer", "generation"):
+    if pipe.task not in WRITERS:
         raise ValueError(f"task={pipe.task!r} must be transfer or generation for a page; call the pipeline instead")
     gradio = _gradio()
     names, page = list(pipe.styles)[:SLIDERS], _Page(pipe)

@@ -5,13 +5,14 @@ from .choosing import Choice, choose, drafts, ranked, transfer_best
 from .classifying import classify, tag
 from .likelihood import log_likelihoods
 from .loading import ensure_padding, load, load_backbone
-from .pipelines import StylePipeline, pipeline
+from .pipelines import WRITERS, StylePipeline, pipeline
 from .ranking import Scores, default_score
 from .rewriting import transfer
 from .streaming import stream
 from .writing import write
 
 __all__ = [
+    "WRITERS",
     "Choice",
     "Scores",
     "StylePipeline",

@@ -17,10 +17,10 @@ from .loading import load
 from .ranking import Scores, default_score
 from .rewriting import transfer
 from .streaming import stream
-from .writing import write
+from .writing import DRAWN, write
 
-TASKS = ("transfer", "generation", "classification", "token_classification")
-_DRAWN = 128  # tokens of a text that is no rewrite, as `write` has it
+WRITERS = ("transfer", "generation")
+TASKS = (*WRITERS, "classification", "token_classification")
 Conversation = Sequence[Mapping[str, str]]
 
 
@@ -132,7 +132,7 @@ class StylePipeline:
             prompt, prompts = self._prompts(texts)
             found = write(
                 self.model, self.tokenizer, prompts, styles,
-                samples=count, max_new_tokens=max_new_tokens or _DRAWN, prompt=prompt, **given,
+                samples=count, max_new_tokens=max_new_tokens or DRAWN, prompt=prompt, **given,
             )  # fmt: skip
             texts = prompts
         if score is None:
@@ -146,7 +146,7 @@ class StylePipeline:
             raise ValueError(f"task={self.task!r} has no text to stream; call the pipeline")
         if self.task == "generation":
             prompt, (text,) = self._prompts([text])
-            options = {"prompt": prompt, "temperature": 1.0, "max_new_tokens": _DRAWN} | options
+            options = {"prompt": prompt, "temperature": 1.0, "max_new_tokens": DRAWN} | options
         return stream(self.model, self.tokenizer, text, style, **options)
 
     def _classes(self, rows: list[Any], style: Any, *, text_pairs: Any = None, strength: Strength = 1.0) -> list[Any]:

@@ -14,6 +14,7 @@ from ..model import Strength, head_reads
 from ..sampling import SeededSampling
 from ..seeds import row_seed
 from .batches import continued, evaluating, prompt_of, rows_of
+from .writing import TOP_K
 
 
 def stream(  # noqa: PLR0913 - one option a way to draw
@@ -24,7 +25,7 @@ def stream(  # noqa: PLR0913 - one option a way to draw
     *,
     strength: Strength = 1.0,
     temperature: float | int = 0.0,
-    top_k: int = 64,
+    top_k: int = TOP_K,
     max_new_tokens: int | None = None,
     prompt: str | None = None,
     seed: int = 0,

@@ -18,6 +18,9 @@ from ..seeds import generator_of, row_seed
 from ..style import StyleBank
 from .batches import continued, evaluating, prompt_of, rows_of
 
+DRAWN = 128  # tokens of a text that is no rewrite
+TOP_K = 64  # likeliest tokens that may be drawn
+
 
 @dataclass(frozen=True)
 class _Sheet:
@@ -42,9 +45,9 @@ def write(  # noqa: PLR0913 - one option a way to draw
     strength: Strength = 1.0,
     samples: int = 1,
     temperature: float | int = 1.0,
-    top_k: int = 64,
+    top_k: int = TOP_K,
     top_p: float = 1.0,
-    max_new_tokens: int = 128,
+    max_new_tokens: int = DRAWN,
     seed: int = 0,
     noise: Float[Tensor, "prompts samples noise_dim"] | None = None,
     noise_scale: float | int = 1.0,

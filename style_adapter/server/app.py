@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..inference import StylePipeline
+from ..inference import WRITERS, StylePipeline
 from .answers import Answer, ChatAnswer, event, model_entry
 from .bodies import Body, ChatBody, CompletionBody, Kind, read_body
 from .engine import Engine
@@ -23,7 +23,6 @@ from .listening import Listener
 from .options import ServerOptions
 from .orders import Desk, Order
 
-WRITERS = ("transfer", "generation")
 _ROUTES = ("/v1/completions", "/v1/chat/completions", "/v1/models", "/health", "/metrics")
 _DRAINED = 8  # times the bound of a body that is read and thrown away, so that its sender hears why
 

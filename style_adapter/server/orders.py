@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data import plain_ids, prompt_ids, room
 from ..inference import StylePipeline, prompt_of
+from ..inference.writing import DRAWN, TOP_K
 from ..model import styled
 from ..seeds import generator_of, row_seed
 from ..style import Style
@@ -21,8 +22,6 @@ from .engine import Engine
 from .errors import ApiError
 from .rows import Draw, Row
 
-DRAWN = 128  # tokens of a text that is no rewrite, as `write` has it
-TOP_K = 64  # likeliest tokens that may be drawn, as `write` has it
 MOST_WEIGHT = 1000  # of a style: far beyond what a text survives, far below where numbers run over
 
 
