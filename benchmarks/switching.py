@@ -57,8 +57,10 @@ def switches() -> dict[str, Callable[[int], None]]:
         theirs.load_adapter(f"{folder}/{names[1]}", f"new{turn}")
         theirs.delete_adapter(f"new{turn}")
 
+    mixtures = [0.7 * ours.styles[a] + 0.3 * ours.styles[b] for a, b in zip(names, names[1:] + names[:1], strict=True)]
     return {
         "a style, by name": lambda turn: styled(ours, names[turn % COUNT]),
+        "a mixture, made before": lambda turn: styled(ours, mixtures[turn % COUNT]),
         "a mixture in words": lambda turn: styled(ours, f"0.7*{names[turn % COUNT]} + 0.3*{names[(turn + 1) % COUNT]}"),
         "16 rows in 8 styles": lambda turn: styled(ours, names * 2),
         "PEFT: set_adapter": lambda turn: theirs.set_adapter(names[turn % COUNT]),

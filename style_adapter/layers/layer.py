@@ -102,6 +102,7 @@ class StyleLayer(GatedFactors):
             self.set_base_weight(merged)
             self.merged_gates[adapter] = gate
             self.merged_adapters.append(adapter)
+            self.style_context.note_change()
 
     def unmerge(self) -> None:
         """Subtracts exactly what the merges added."""
@@ -112,6 +113,7 @@ class StyleLayer(GatedFactors):
             weight = self.get_base_weight()
             delta = self._delta(adapter, self.merged_gates.pop(adapter)).detach()
             self.set_base_weight((weight - delta.to(weight.dtype)).to(weight.dtype))
+            self.style_context.note_change()
 
     def set_base_weight(self, weight_data: Tensor) -> None:
         """Replaces the base weight; one that is shared or rounded is kept aside, and comes back when unmerged."""

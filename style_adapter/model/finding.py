@@ -19,18 +19,20 @@ class Adapted:
         first: One of them for each context: adapters that were injected into parts of a model apart have one each.
         holders: The modules around an adapted layer, each with the context of the first one inside; weakly, for the
             model is one of them and what is found must not keep it alive.
+        merged: Whether a layer is merged.
     """
 
     layers: tuple[StyleLayer, ...]
     first: dict[StyleContext, StyleLayer]
     holders: tuple[tuple[ref[nn.Module], StyleContext], ...]
+    merged: bool
 
 
 _found: WeakKeyDictionary[nn.Module, tuple[int, Adapted]] = WeakKeyDictionary()
 
 
 def find_adapted(model: nn.Module) -> Adapted:
-    """What `model` holds; a walk only where a layer was adapted, copied or taken away since the last one.
+    """What `model` holds; a walk only where a layer was adapted, merged, copied or taken away since the last one.
 
     Raises:
         ValueError: `model` has no adapted layer.
@@ -57,7 +59,8 @@ def _walk(model: nn.Module) -> Adapted:
         parts = name.split(".")
         for end in range(len(parts)):
             holders.setdefault(".".join(parts[:end]), layer.style_context)
-    return Adapted(tuple(layers.values()), first, tuple((ref(modules[name]), c) for name, c in holders.items()))
+    around = tuple((ref(modules[name]), context) for name, context in holders.items())
+    return Adapted(tuple(layers.values()), first, around, any(layer.merged_adapters for layer in layers.values()))
 
 
 def adapted_layers(model: nn.Module) -> Iterator[StyleLayer]:

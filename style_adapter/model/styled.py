@@ -66,7 +66,7 @@ def styled(
             that do not fit.
     """
     found = find_adapted(model)
-    if any(layer.merged_adapters for layer in found.layers):
+    if found.merged:
         raise ValueError(
             "styles: a merged model has the style it was merged in; call unmerge_adapter() to choose another"
         )
@@ -93,7 +93,7 @@ def _told(code: StyleCode, layer: StyleLayer, tiled: bool, strength: Float[Tenso
     """`code` with what `styled` was told beside the styles, on the device of `layer`: moved once, not once a layer."""
     if code.strength is not None:
         strength = code.strength if strength is None else strength.to(code.strength) * code.strength
-    told = replace(code, tiled=tiled or code.tiled, strength=strength)
+    told = code if strength is None and not tiled else replace(code, tiled=tiled or code.tiled, strength=strength)
     device = layer.adapter_device
     return told if device is None or device.type == "meta" else told.to(device)
 

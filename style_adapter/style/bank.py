@@ -241,11 +241,10 @@ class StyleBank(Mapping[str, Style]):
     def _code_of_styles(self, rows: Sequence[Style]) -> StyleCode:
         """The code of one `Style` a row, zero-padded to a fixed number of slots."""
         slots = self._slots(max(len(style.weights) for style in rows))
-        ids, weights = torch.zeros(len(rows), slots, dtype=torch.long), torch.zeros(len(rows), slots)
-        for i, style in enumerate(rows):
-            for slot, (name, weight) in enumerate(style.weights.items()):
-                ids[i, slot], weights[i, slot] = self._rows[name], weight
-        return StyleCode(ids, weights, self._features(rows))
+        unused = [[0] * (slots - len(style.weights)) for style in rows]
+        ids = [[*map(self._rows.__getitem__, row.weights), *rest] for row, rest in zip(rows, unused, strict=True)]
+        weights = [[*row.weights.values(), *rest] for row, rest in zip(rows, unused, strict=True)]
+        return StyleCode(torch.tensor(ids), torch.tensor(weights, dtype=torch.float32), self._features(rows))
 
     def _features(self, rows: Sequence[Style]) -> Float[Tensor, "rows style_dim"] | None:
         """The features of each row, zero where it has none; None where no row has any."""

@@ -57,8 +57,8 @@ class StyleContext:
     task that runs a compiled model must not await between entering `styled` and the call.
 
     Attributes:
-        changes: How often, in this process, a layer was adapted, copied or taken away: what is remembered about the
-            layers of a model holds while this stands still.
+        changes: How often, in this process, a layer was adapted, merged, copied or taken away: what is remembered about
+            the layers of a model holds while this stands still.
     """
 
     changes: ClassVar[int] = 0
@@ -83,7 +83,7 @@ class StyleContext:
 
     @classmethod
     def note_change(cls) -> None:
-        """Layers were adapted, copied or taken away."""
+        """Layers were adapted, merged, copied or taken away."""
         StyleContext.changes += 1
 
     def add_bank(self, adapter: str, bank: StyleBank) -> None:
