@@ -1,11 +1,24 @@
-"""You have LoRAs already: two of them become the styles of one adapter, are mixed, and leave as a LoRA again.
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
 
-    python examples/from_loras.py         # seconds; a tiny Llama with random weights, nothing is fetched
+# %% [markdown]
+# # LoRAs become the styles of one adapter
+#
+# You have LoRAs already: two of them become the styles of one adapter, are mixed, and leave as a LoRA again.
+#
+#     python examples/from_loras.py         # seconds; a tiny Llama with random weights, nothing is fetched
+#
+# One LoRA learns to count up, the other to count down, each trained alone with PEFT. In the adapter made of them each
+# style counts its own way, rows of one batch go both ways, and any mixture is the exact sum of the two.
 
-One LoRA learns to count up, the other to count down, each trained alone with PEFT. In the adapter made of them each
-style counts its own way, rows of one batch go both ways, and any mixture is the exact sum of the two.
-"""
-
+# %%
 import tempfile
 from pathlib import Path
 
@@ -19,6 +32,7 @@ from style_adapter import export_lora, from_loras
 NUMBERS, LENGTH = 16, 8
 
 
+# %%
 def backbone() -> LlamaForCausalLM:
     """The frozen model that both LoRAs are of: the same random weights each time."""
     torch.manual_seed(0)
@@ -31,6 +45,13 @@ def counting(step: int, rows: int) -> Tensor:
     return (torch.randint(NUMBERS, (rows, 1)) + step * torch.arange(LENGTH)) % NUMBERS
 
 
+# %% [markdown]
+# ## Two LoRAs
+#
+# Each is trained by PEFT alone, with a rank of its own.
+
+
+# %%
 def train_lora(folder: Path, step: int, rank: int, steps: int) -> None:
     """A LoRA of PEFT that counts by `step`, in `folder`."""
     model = get_peft_model(backbone(), LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
@@ -51,6 +72,13 @@ def right(model: PeftModel, step: int, **styles: object) -> float:
     return float((found == ids[:, 1:]).float().mean())
 
 
+# %% [markdown]
+# ## One adapter of both
+#
+# A style a row, a mixture, and a LoRA of the mixture.
+
+
+# %%
 def main(folder: Path, steps: int = 150) -> dict[str, float]:
     train_lora(folder / "up", 1, rank=8, steps=steps)
     train_lora(folder / "down", -1, rank=4, steps=steps)
@@ -75,6 +103,7 @@ def main(folder: Path, steps: int = 150) -> dict[str, float]:
     return found
 
 
+# %%
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         main(Path(scratch))
