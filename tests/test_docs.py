@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import style_adapter
+from style_adapter.recipe import load_recipe, parse_value
 from style_adapter.trainer.monitor import STOPS, TROUBLES
 
 ROOT = Path(__file__).parent.parent
@@ -41,3 +42,25 @@ def test_everything_that_the_monitor_says_is_explained():
 def test_every_page_is_in_the_navigation():
     pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
     assert {*re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)} == pages
+
+
+def test_every_file_that_a_page_names_is_there():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]
+    named = {
+        path
+        for page in pages
+        for path in re.findall(r"\b(?:examples|benchmarks|tests)/[\w/]+\.\w+", page.read_text("utf-8"))
+    }
+    assert len(named) > 20
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_what_the_recipes_page_offers_to_add_can_be_added():
+    rows = [re.findall(r"`(\w+): ([^`]+)`", line) for line in (DOCS / "recipes.md").read_text("utf-8").splitlines()]
+    offered = [{name: parse_value(value) for name, value in row} for row in rows if row]
+    assert len(offered) > 12
+    pairs = {"model_name_or_path": "x", "output_dir": "x", "train_file": "x", "eval_file": "x"}
+    piles = {"unpaired": ["a.txt", "b.txt"]}
+    for row in offered:
+        recipe = load_recipe(None, (piles if "rounds" in row else pairs) | row)
+        assert row.items() <= recipe.given.items()
