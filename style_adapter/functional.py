@@ -67,6 +67,72 @@ def gated_update(
     return F.linear(middle * spread(gate, x.dim()).to(middle.dtype), b)
 
 
+class _GatedLinear(torch.autograd.Function):
+    """h = W x + bias + B diag(g) A x in one node: W is frozen, the input is read where it lies, nothing is added twice.
+
+    Plain modules would write W x and the update apart and add them, and the same again for the gradient of x: two more
+    passes over arrays of [*batch, d_out] and [*batch, d_in], which is most of what a low rank costs.
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, gate: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(h, A x): the second for backward alone."""
+        middle = F.linear(x.flatten(0, -2), a)
+        return _added(F.linear(x, weight, bias), _gated(middle, gate), b), middle
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        """Keeps x, A x, the factors and g: d_in + r numbers a token, as LoRA without its copies."""
+        x, weight, _, a, b, gate = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x, weight, a, b, gate, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, Tensor]:
+        """With u = B^T dh: dB = dh (g A x)^T, dg = sum u (A x), dA = (g u) x^T, dx = W^T dh + A^T (g u)."""
+        x, weight, a, b, gate, middle = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a derivative of this one: A x as a function of both
+            middle = F.linear(x.flatten(0, -2), a)
+        dh = grads[0].flatten(0, -2)
+        upper = dh @ b
+        lower = _gated(upper, gate)
+        by_row = (upper * middle).view(gate.shape[0], -1, gate.shape[1])
+        dx = _added(grads[0] @ weight, lower, a.T) if ctx.needs_input_grad[0] else None
+        return dx, None, None, lower.T @ x.flatten(0, -2), dh.T @ _gated(middle, gate), by_row.sum(1)
+
+
+def _gated(middle: Float[Tensor, "tokens r"], gate: Float[Tensor, "rows r"]) -> Float[Tensor, "tokens r"]:
+    """Each of `rows` equal parts of the tokens times its gate."""
+    return (middle.view(gate.shape[0], -1, gate.shape[1]) * gate[:, None]).view_as(middle)
+
+
+def _added(
+    h: Float[Tensor, "*batch d"], middle: Float[Tensor, "tokens r"], factor: Float[Tensor, "d r"]
+) -> Float[Tensor, "*batch d"]:
+    """`h`, which nobody else holds, plus factor @ middle, in place."""
+    h.view(-1, h.shape[-1]).addmm_(middle, factor.T)
+    return h
+
+
+def gated_linear(
+    x: Float[Tensor, "*batch d_in"],
+    weight: Float[Tensor, "d_out d_in"],
+    bias: Float[Tensor, " d_out"] | None,
+    a: Float[Tensor, "r d_in"],
+    b: Float[Tensor, "d_out r"],
+    gate: Float[Tensor, "rows r"],
+) -> Float[Tensor, "*batch d_out"]:
+    """W x + bias + B diag(g) A x of a frozen W: the sum of `F.linear` and `gated_update`, faster than its parts.
+
+    All of one dtype, x of at least two dimensions and not empty; `weight` and `bias` get no gradient.
+    """
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, a, b, gate)):
+        return _GatedLinear.apply(x, weight, bias, a, b, gate)[0]
+    return _GatedLinear.forward(x, weight, bias, a, b, gate)[0]
+
+
 def fixed_b(b: Float[Tensor, "d_out r"], gate: Float[Tensor, " r"], scaling: float) -> Float[Tensor, "d_out r"]:
     """s * B diag(g): with A, the plain LoRA that one fixed style is."""
     return b * (scaling * gate)
