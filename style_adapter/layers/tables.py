@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from accelerate.utils import align_module_device
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -136,7 +137,11 @@ class GatedFactors(nn.Module, BaseTunerLayer):
 
     def gate(self, adapter: str, code: StyleCode) -> Float[Tensor, "rows r"]:
         """g = sum_m w_m * gate[id_m] + f @ feature + z @ noise, for the rows of `code`, times this layer's strength."""
-        gate = style_gate(code.ids, code.weights, self._weight("gate", adapter))
+        table = self._weight("gate", adapter)
+        if not torch.compiler.is_compiling() and code.single:  # a compiled graph serves mixtures too
+            gate = F.embedding(code.ids[:, 0], table)
+        else:
+            gate = style_gate(code.ids, code.weights, table)
         for name, given in (("feature", code.features), ("noise", code.noise)):
             if given is not None and adapter in self._table(name):
                 table = self._weight(name, adapter)

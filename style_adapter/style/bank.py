@@ -29,6 +29,7 @@ class StyleCode:
         repeats: How often `generate` may repeat each row, one number each way it does (beams, returned sequences).
         tiled: Whether a batch may hold all rows several times, one block after another, as diffusers' guidance does.
         strength: One factor an adapted layer, by its number; None for 1 everywhere.
+        single: Whether each row is known to be the style of its first slot alone, with weight 1: a look-up will do.
     """
 
     ids: Int[Tensor, "rows slots"]
@@ -38,6 +39,7 @@ class StyleCode:
     repeats: tuple[int, ...] = ()
     tiled: bool = False
     strength: Float[Tensor, " layers"] | None = None
+    single: bool = False
 
     @property
     def rows(self) -> int:
@@ -50,6 +52,10 @@ class StyleCode:
             return self
         moved: dict[str, Any] = {n: t.to(device) for n, t in vars(self).items() if isinstance(t, Tensor)}
         return replace(self, **moved)
+
+    def weighted(self, factor: Float[Tensor, "rows 1"] | float) -> "StyleCode":
+        """The same styles, their weights times a factor."""
+        return replace(self, weights=self.weights * factor, single=False)
 
 
 @dataclass(frozen=True)
@@ -236,7 +242,7 @@ class StyleBank(Mapping[str, Style]):
         padded[:, 0] = ids
         weights = torch.zeros_like(padded, dtype=torch.float32)
         weights[:, 0] = 1.0
-        return StyleCode(padded, weights)
+        return StyleCode(padded, weights, single=True)
 
     def _code_of_styles(self, rows: Sequence[Style]) -> StyleCode:
         """The code of one `Style` a row, zero-padded to a fixed number of slots."""
@@ -244,7 +250,9 @@ class StyleBank(Mapping[str, Style]):
         unused = [[0] * (slots - len(style.weights)) for style in rows]
         ids = [[*map(self._rows.__getitem__, row.weights), *rest] for row, rest in zip(rows, unused, strict=True)]
         weights = [[*row.weights.values(), *rest] for row, rest in zip(rows, unused, strict=True)]
-        return StyleCode(torch.tensor(ids), torch.tensor(weights, dtype=torch.float32), self._features(rows))
+        single = all([*row.weights.values()] == [1.0] for row in rows)
+        numbers = torch.tensor(ids), torch.tensor(weights, dtype=torch.float32)
+        return StyleCode(*numbers, self._features(rows), single=single)
 
     def _features(self, rows: Sequence[Style]) -> Float[Tensor, "rows style_dim"] | None:
         """The features of each row, zero where it has none; None where no row has any."""

@@ -222,7 +222,7 @@ class Shown(threading.local):
             if code is None:
                 code = context.default_code(adapter, torch.device("cpu"))
                 if adapter in now.codes:
-                    code = replace(code, weights=torch.zeros_like(code.weights))
+                    code = code.weighted(0.0)
             if code.strength is None:
                 code = replace(code, strength=context.ones(code.ids.device))
             codes[adapter] = code
