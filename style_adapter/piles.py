@@ -10,8 +10,6 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-import datasets
-
 from .seeds import row_seed
 
 SUFFIXES = (".txt", ".txt.gz")
@@ -141,11 +139,11 @@ def _unshared(pile: Pile, found_in: Counter[str]) -> Pile:
     return replace(pile, texts=own, shared=shared)
 
 
-def as_rows(piles: Sequence[Pile]) -> datasets.Dataset:
-    """Columns `text` and `style`, the piles taking turns, so that the first rows are of all styles."""
+def columns_of(piles: Sequence[Pile]) -> dict[str, list[str]]:
+    """The columns `text` and `style` of a data set, the piles in turn, so that the first rows are of all styles."""
     turns = zip_longest(*([(text, pile.style) for text in pile.texts] for pile in piles))
     texts, styles = zip(*(row for turn in turns for row in turn if row is not None), strict=True)
-    return datasets.Dataset.from_dict({"text": list(texts), "style": list(styles)})
+    return {"text": list(texts), "style": list(styles)}
 
 
 def hold_out(piles: Sequence[Pile], *, seed: int) -> tuple[list[Pile], list[Pile]]:

@@ -21,7 +21,7 @@ from .data import chat_prompt, check_rows, compares, kind_of_rows
 from .inference import ensure_padding, load_backbone
 from .metrics import StyleJudge
 from .model import styles_of
-from .piles import as_rows, hold_out, named_files, read_piles
+from .piles import columns_of, hold_out, named_files, read_piles
 from .plots import plot_losses, plot_styles
 from .recipe import Recipe
 from .seeds import row_seed
@@ -218,11 +218,11 @@ def read_rows(recipe: Recipe) -> tuple[datasets.Dataset, datasets.Dataset | None
     piles = read_piles(named_files(data.unpaired or []))
     _say(recipe, *map(str, piles))
     if given is not None:
-        return as_rows(piles), given
+        return datasets.Dataset.from_dict(columns_of(piles)), given
     piles, held_out = hold_out(piles, seed=recipe.training.seed)
     counts = ", ".join(f"{len(pile.texts):,} {pile.style}" for pile in held_out)
     _say(recipe, f"Held out to evaluate on: {counts}.")
-    return as_rows(piles), as_rows(held_out)
+    return datasets.Dataset.from_dict(columns_of(piles)), datasets.Dataset.from_dict(columns_of(held_out))
 
 
 def _labels(rows: datasets.Dataset, recipe: Recipe) -> list[str]:

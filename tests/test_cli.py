@@ -375,6 +375,21 @@ def test_help_of_train_shows_options_of_every_section(capsys):
     assert shown.startswith("usage: style-adapter train [-h] [recipe] [--OPTION VALUE ...]\n")
 
 
+def test_help_loads_nothing_that_reads_data_or_trains():
+    shown = """
+import sys
+from style_adapter.cli import main
+try:
+    main(["--help"])
+finally:
+    heavy = ("datasets", "pandas", "sklearn", "matplotlib", "style_adapter.data", "style_adapter.trainer")
+    print("heavy:", *(name for name in heavy if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, timeout=300, check=True)
+    assert "transfer" in done.stdout
+    assert done.stdout.splitlines()[-1].split() == ["heavy:"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -13,7 +13,7 @@ from training_fixtures import byte_tokenizer
 
 from style_adapter.cli import main
 from style_adapter.data import chat_prompt
-from style_adapter.piles import Pile, as_rows, hold_out, named_files, read_piles
+from style_adapter.piles import Pile, columns_of, hold_out, named_files, read_piles
 from style_adapter.presets import PRESETS, TAUGHT
 from style_adapter.recipe import Recipe, load_recipe
 from style_adapter.teacher import Halves
@@ -51,14 +51,11 @@ def recipe(folder: Path, **more) -> Recipe:
 def test_rows_are_the_lines_of_the_files_in_turns(tmp_path, suffix):
     first = write(tmp_path / f"a{suffix}", ["one", "  two\u2028more ", "three"])
     second = write(tmp_path / f"b{suffix}", ["\ufeffeins", "zwei"])
-    rows = as_rows(read_piles(named_files([first, f"German={second}"])))
-    assert rows.to_list() == [
-        {"text": "one", "style": "a"},
-        {"text": "eins", "style": "German"},
-        {"text": "two\u2028more", "style": "a"},
-        {"text": "zwei", "style": "German"},
-        {"text": "three", "style": "a"},
-    ]
+    columns = columns_of(read_piles(named_files([first, f"German={second}"])))
+    assert columns == {
+        "text": ["one", "eins", "two\u2028more", "zwei", "three"],
+        "style": ["a", "German", "a", "German", "a"],
+    }
 
 
 def test_empty_repeated_and_shared_lines_are_left_out_and_counted(tmp_path):

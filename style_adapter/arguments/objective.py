@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..data import COLUMNS
+from ..columns import COLUMNS
 from ..losses import MATCHINGS
 from .options import option
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import SchedulerType, TrainingArguments
 
-from ..data import WRITTEN
+from ..columns import WRITTEN
 from .adversary import AdversaryOptions
 from .objective import ObjectiveOptions
 from .options import check_options, option

@@ -13,7 +13,7 @@ from .clock import Clock, RowSeeds, chosen_rows
 from .generation import as_transfer, prompts_of
 from .masked import MaskedCollator, tokenize_masked
 from .pool import StylePool
-from .rows import COLUMNS, WRITTEN, check_compared, check_rows, compares, kind_of_rows
+from .rows import check_compared, check_rows, compares, kind_of_rows
 from .styled import StyleCollator
 from .token_classification import align_words, tokenize_token_classification, words_of
 from .tokens import (
@@ -32,8 +32,6 @@ from .transfer import TransferCollator, tokenize_transfer
 from .unpaired import EitherCollator, UnpairedCollator, tokenize_unpaired
 
 __all__ = [
-    "COLUMNS",
-    "WRITTEN",
     "ClassificationCollator",
     "Clock",
     "EitherCollator",

@@ -3,25 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from ..columns import COLUMNS, TEXT_COLUMNS
 from ..functional import IGNORED
 from .token_classification import words_of
-
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "transfer": ("source", "target", "style"),
-    "unpaired": ("text", "style"),
-    "classification": ("text", "label"),
-    "token_classification": ("text", "label"),
-    "masked_lm": ("text",),
-    "generation": ("text", "style"),
-}
-WRITTEN = ("transfer", "unpaired", "generation")  # tasks that write texts, which a discriminator can judge
-TEXT_COLUMNS: dict[str, tuple[str, ...]] = {
-    "transfer": ("source", "target"),
-    "unpaired": ("text",),
-    "classification": ("text", "text_pair"),
-    "masked_lm": ("text",),
-    "generation": ("text",),
-}
 
 
 def kind_of_rows(dataset: Any, task: str) -> str:

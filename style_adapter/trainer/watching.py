@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import EvalPrediction, SchedulerType, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import SaveStrategy
 
-from ..data import WRITTEN
+from ..columns import WRITTEN
 from ..metrics import SampleReport, right_styles
 from ..tasks import Orders, Task
 from .monitor import GameMonitor
