@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .inference import StylePipeline, classify, load, pipeline, stream, tag, transfer, transfer_best, write
     from .loras import from_loras
     from .metrics import StyleJudge
+    from .planning import plan
     from .plots import plot_gates
     from .self_training import best_pairs
     from .teacher import EditTeacher, teacher_pairs
@@ -63,6 +64,7 @@ __all__ = [
     "gates_of",
     "load",
     "pipeline",
+    "plan",
     "plot_gates",
     "push_to_hub",
     "stream",
@@ -96,6 +98,7 @@ _AT_FIRST_USE = {
     "from_loras": "loras",
     "load": "inference",
     "pipeline": "inference",
+    "plan": "planning",
     "plot_gates": "plots",
     "stream": "inference",
     "tag": "inference",

@@ -15,13 +15,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "style_adapter"
 ROOF = 10
 FLOORS = {
-    **dict.fromkeys(["_peft", "bars", "disk", "functional", "seeds"], 0),
+    **dict.fromkeys(["_peft", "bars", "columns", "disk", "functional", "seeds"], 0),
     **dict.fromkeys(
         ["adversary", "config", "corruption", "data", "estimators", "losses", "metrics", "piles", "replay", "style"], 1
     ),
     **dict.fromkeys(["arguments", "layers", "presets", "sampling", "teacher"], 2),
     **dict.fromkeys(["model", "recipe"], 3),
-    **dict.fromkeys(["card", "export", "fluency", "game", "loras", "inference", "plots"], 4),
+    **dict.fromkeys(["card", "export", "fluency", "game", "loras", "inference", "planning", "plots"], 4),
     **dict.fromkeys(["evaluation", "files", "hub", "self_training", "tasks"], 5),
     **dict.fromkeys(["trainer"], 6),
     **dict.fromkeys(["stages"], 7),

@@ -1,4 +1,4 @@
-"""The terminal: `style-adapter train | transfer | write | evaluate | export | push | serve | app`."""
+"""The terminal: `style-adapter plan | train | transfer | write | evaluate | export | push | serve | app`."""
 
 from .commands import trial_of
 from .entry import main

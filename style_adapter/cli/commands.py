@@ -28,6 +28,18 @@ def train(options: argparse.Namespace) -> None:
     print(f"Try: {trial_of(recipe.training.task, folder, recipe.adapter.styles[-1])}")
 
 
+def plan(options: argparse.Namespace) -> None:
+    """Tell, before anything is downloaded, whether training an adapter fits some GPUs: memory and traffic a step."""
+    import torch
+
+    from ..planning import Work
+    from ..planning import plan as table
+
+    dtype = getattr(torch, options.dtype)
+    work = Work(options.batch_size, options.prompt, options.target, r=options.r, styles=options.styles, dtype=dtype)
+    print(table(options.backbone, gpus=options.gpus, gpu_memory=options.gpu_memory, work=work))
+
+
 def transfer(options: argparse.Namespace) -> None:
     """Rewrite texts (arguments, --input or standard input, one a line), or a column of a big file, in a style."""
     if not options.text and _in_shards(options.input, options.output):
@@ -232,6 +244,7 @@ def trial_of(task: str, folder: str, style: str) -> str:
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "plan": plan,
     "train": train,
     "transfer": transfer,
     "write": write,

@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     }
     for command in parsers.values():
         command.set_defaults(parser=command)
+    _add_planning(parsers["plan"])
     parsers["train"].usage = "style-adapter train [-h] [recipe] [--OPTION VALUE ...]"
     parsers["train"].add_argument("recipe", nargs="?", help="YAML file of `option: value` lines")
     add_options(parsers["train"])
@@ -67,6 +68,26 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["push"].add_argument("--private", action="store_true", help="Make a new repo private")
     parsers["push"].add_argument("--revision", help="Branch to upload to, made if missing (default: main)")
     return parser
+
+
+def _add_planning(parser: argparse.ArgumentParser) -> None:
+    """Which backbone, on what, in which steps."""
+    parser.add_argument("backbone", help="Hub id or folder of the backbone; only its configuration is read")
+    _add_count(parser, "--gpus", 1, "GPUs")
+    parser.add_argument(
+        "--gpu-memory", type=float, default=80.0, metavar="GIB", help="Memory of each (default: %(default)g)"
+    )
+    _add_count(parser, "--batch-size", 8, "Rows a GPU and step")
+    _add_count(parser, "--prompt", 256, "Tokens of a prompt")
+    _add_count(parser, "--target", 256, "Tokens of a target")
+    _add_count(parser, "--r", 16, "Rank")
+    _add_count(parser, "--styles", 2, "Styles")
+    parser.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        default="bfloat16",
+        help="Of the frozen weights (default: %(default)s)",
+    )
 
 
 def _add_rewriting(parser: argparse.ArgumentParser) -> None:
