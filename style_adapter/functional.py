@@ -100,7 +100,8 @@ class _GatedLinear(torch.autograd.Function):
         lower = _gated(upper, gate)
         by_row = (upper * middle).view(gate.shape[0], -1, gate.shape[1])
         dx = _added(grads[0] @ weight, lower, a.T) if ctx.needs_input_grad[0] else None
-        return dx, None, None, lower.T @ x.flatten(0, -2), dh.T @ _gated(middle, gate), by_row.sum(1)
+        db = (_gated(middle, gate).T @ dh).T  # with the few rows first it takes two thirds of the time
+        return dx, None, None, lower.T @ x.flatten(0, -2), db, by_row.sum(1)
 
 
 def _gated(middle: Float[Tensor, "tokens r"], gate: Float[Tensor, "rows r"]) -> Float[Tensor, "tokens r"]:
