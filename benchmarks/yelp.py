@@ -4,28 +4,31 @@
     python benchmarks/yelp.py --data FOLDER --scale 0.02    # a look, its results written nowhere
     python benchmarks/yelp.py --data FOLDER --test          # rewrites the test too, for yelp_table.py to score
     python benchmarks/yelp.py --data FOLDER --compared --back 0.12 --rounds 2 --texts 2250 --name compared
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 benchmarks/yelp.py ...    # each core a process: 1.3 x as fast
 
 FOLDER holds yelp_sentiment. The teacher rewrites training lines by what the other sentiment says in the same place;
 the adapter learns from its pairs against a discriminator; then it learns from the best of its own drafts and the
 teacher's or, `--compared`, from its own best drafts, each compared with what it wrote at once. Two judges that have no
 part in any of this are asked on development lines: word and letter n-grams, and the meaning of sentences as MiniLM has
 it. The best of the drafts is told by the teacher's score, never by a judge.
-Stages that stand in runs/yelp are not run again.
+Stages that stand in runs/yelp are not run again, and one that was stopped goes on.
 """
 
 import argparse
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from cells import RESULTS, keep, table
 from peft import PeftModel, get_peft_model
 from runs import TRAINING, load_smollm2, minilm, read_lines
@@ -42,11 +45,13 @@ from style_adapter import (
     transfer,
     transfer_best,
 )
+from style_adapter.disk import write_whole
 from style_adapter.fluency import BackboneScorer
 from style_adapter.inference import Scores, log_likelihoods
 from style_adapter.metrics import line_hashes
 from style_adapter.presets import TAUGHT
 from style_adapter.teacher.pairs import Pair
+from style_adapter.teacher.scoring import RewriteWeights
 
 STYLES = ("neg", "pos")
 OTHER = {"neg": "pos", "pos": "neg"}
@@ -67,11 +72,18 @@ OPTIONS: dict[str, Any] = (
         "discriminator_learning_rate": 1e-3,
         "watch_steps": 0,
         "logging_steps": 25.0,
+        "save_strategy": "steps",
+        "save_steps": 250.0,
+        "save_total_limit": 1,
     }
 )
+CHOSEN: dict[str, Any] = {"learning_rate": 5e-4, "num_train_epochs": 2.0}  # a round that learns from the best
 # A round that compares: likelihood and preference alone, so new tokens need less weight.
-COMPARED: dict[str, Any] = {"learning_rate": 3e-4, "num_train_epochs": 4.0, "warmup_steps": 10, "w_pref": 2.0}
-COMPARED |= {"novel_token_weight": 1.5, "w_adv": 0.0, "adversary_fraction": 0.0}
+COMPARED: dict[str, Any] = {"learning_rate": 3e-4, "warmup_steps": 10, "w_pref": 2.0}
+NO_GAME = {"w_adv": 0.0, "adversary_fraction": 0.0}
+COMPARED |= NO_GAME | {"novel_token_weight": 1.5}
+# What is compared holds the style far better than what a search begins with: a draft must be worth its words.
+CHOICE = RewriteWeights(style=3.0)
 SHOWN = {
     "accuracy": "style_accuracy",
     "by meaning": "style_accuracy_meaning",
@@ -81,6 +93,7 @@ SHOWN = {
     "copies": "copy_rate",
 }
 Lines = dict[str, list[str]]  # by sentiment
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -118,21 +131,33 @@ def mostly_there(pairs: Sequence[Pair], back: float) -> list[Pair]:
     return [pair for pair in pairs if pair["synthetic"] or chosen.random() < back]
 
 
-def kept(path: Path, make: Any) -> list[Pair]:
-    """The rows of a file, made first where it is missing."""
-    if not path.exists():
+def spread(make: Callable[..., Sequence[Row]], *columns: Sequence[Any]) -> list[Row]:
+    """What each process makes of its share of two columns, together, in the order of the processes."""
+    with PartialState().split_between_processes([*zip(*columns, strict=True)]) as mine:
+        return gather_object([*make(*map(list, zip(*mine, strict=True)))])
+
+
+def kept(path: Path, make: Callable[[], Sequence[Pair]], *, by_all: bool = True) -> list[Pair]:
+    """The rows of a file, made first where it is missing: by all processes, or by the first while the others wait."""
+    state = PartialState()
+    missing = not path.exists()
+    state.wait_for_everyone()  # nobody writes before all have looked
+    if missing:
         begun = time.perf_counter()
-        rows = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        print(f"{path}: {len(rows):,} rows, {time.perf_counter() - begun:.0f} s", flush=True)
+        rows = make() if by_all or state.is_main_process else []
+        if state.is_main_process:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
+            print(f"{path}: {len(rows):,} rows, {time.perf_counter() - begun:.0f} s", flush=True)
+    state.wait_for_everyone()
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def fresh_model(seed: int, rank: int) -> tuple[PeftModel, Any]:
     """The frozen backbone with an adapter that has learnt nothing."""
     torch.manual_seed(seed)
-    backbone, tokenizer = load_smollm2(dtype=torch.bfloat16)
+    with PartialState().main_process_first():  # the first one unpacks the backbone
+        backbone, tokenizer = load_smollm2(dtype=torch.bfloat16)
     config = StyleAdapterConfig(
         styles=[*STYLES], r=rank, alpha=2.0 * rank, target_modules="all-linear", task_type="CAUSAL_LM", prompt=PROMPT
     )
@@ -140,19 +165,20 @@ def fresh_model(seed: int, rank: int) -> tuple[PeftModel, Any]:
 
 
 def train(model: PeftModel, tokenizer: Any, rows: list[Pair], folder: Path, **options: Any) -> None:
-    """Trains the adapter in place on pairs, unless `folder` has it already."""
+    """Trains the adapter in place on pairs, on from where it was stopped, unless `folder` has it already."""
     if (folder / "adapter_config.json").exists():
         model.load_adapter(str(folder), "default", is_trainable=True)
         return
     begun = time.perf_counter()
+    each = OPTIONS["per_device_train_batch_size"] // PartialState().num_processes
     trainer = StyleTrainer(
         model=model,
-        args=StyleTrainingArguments(str(folder), **OPTIONS | options),
+        args=StyleTrainingArguments(str(folder), **OPTIONS | {"per_device_train_batch_size": each} | options),
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokenizer,
     )
-    trainer.train()
-    model.save_pretrained(str(folder))
+    trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")))
+    trainer.save_model()
     print(f"{folder}: {trainer.state.global_step} steps, {time.perf_counter() - begun:.0f} s", flush=True)
 
 
@@ -196,9 +222,8 @@ def compared_pairs(
     model: PeftModel, tokenizer: Any, teacher: EditTeacher, texts: Sequence[str], styles: Sequence[str]
 ) -> list[Pair]:
     """Each text with the best of the adapter's greedy rewrite and seven drafts, and one that is worse."""
-    return best_pairs(
-        model, tokenizer, texts, styles, score=teacher.score, samples=7, both_ways=False, batch_size=96
-    )  # fmt: skip
+    score = partial(teacher.score, weights=CHOICE)
+    return best_pairs(model, tokenizer, texts, styles, score=score, samples=7, both_ways=False, batch_size=96)
 
 
 @dataclass(frozen=True)
@@ -260,8 +285,9 @@ def rewritten(
 ) -> list[str]:
     """The adapter's rewrites: of one pass, or the best of its drafts by a teacher's score."""
     if teacher is None:
-        return transfer(model, tokenizer, sources, wanted, batch_size=64, num_beams=beams)
-    return transfer_best(model, tokenizer, sources, wanted, score=teacher.score, samples=8, top_k=20, batch_size=64)
+        return spread(partial(transfer, model, tokenizer, batch_size=64, num_beams=beams), sources, wanted)
+    best = partial(transfer_best, model, tokenizer, score=teacher.score, samples=8, top_k=20, batch_size=64)
+    return spread(best, sources, wanted)
 
 
 def write_outputs(
@@ -292,6 +318,8 @@ def main() -> None:
     parser.add_argument("--compared", action="store_true", help="rounds of preferences, without the discriminator")
     parser.add_argument("--texts", type=int, default=6000, help="of a round")
     parser.add_argument("--name", default="default", help="of the run, for its stages")
+    parser.add_argument("--steps", type=int, default=2000, help="of round 0")
+    parser.add_argument("--no-game", action="store_true", help="round 0 without the discriminator: likelihood alone")
     parser.add_argument("--back", type=float, default=1.0, help="share of the pairs whose target a person wrote")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON: training options of every stage")
     parser.add_argument("--dev-lines", type=int, default=250, help="of each sentiment")
@@ -299,17 +327,21 @@ def main() -> None:
     parser.add_argument("--beams", type=int, default=1, help="of the one pass over the test; 1 is greedy")
     options = parser.parse_args()
     datasets.disable_progress_bars()
+    PartialState(cpu=True)
     yelp = Yelp(options.data / "yelp_sentiment", options.scale)
     texts, styles = yelp.train
     folder = RUNS / options.name
     pairs = kept(
         RUNS / f"pairs-{options.scale:g}.jsonl",
         lambda: teacher_pairs(texts, styles, count=yelp.count(64_000), seed=yelp.seed),
+        by_all=False,
     )
     model, tokenizer = fresh_model(yelp.seed, options.rank)
     train(
         model, tokenizer, mostly_there(pairs, options.back), folder / "round-0",
-        **{"learning_rate": 1e-3, "max_steps": yelp.count(2000)} | options.options,
+        **{"learning_rate": 1e-3, "max_steps": yelp.count(options.steps)}
+        | (NO_GAME if options.no_game else {})
+        | options.options,
     )  # fmt: skip
     dev, found = yelp.lines("dev"), {}
     look = partial(look_at, evaluator_of(texts, styles, dev), dev, model, tokenizer, options.dev_lines)
@@ -319,13 +351,16 @@ def main() -> None:
         part = [i * 2 for i in range(count * (number - 1), count * number)]  # lines that the evidence has not heard
         better = kept(
             folder / f"better-{number}.jsonl",
-            lambda part=part: (compared_pairs if options.compared else better_pairs)(
-                model, tokenizer, teacher_of(yelp), [texts[i] for i in part], [styles[i] for i in part]
+            partial(
+                spread,
+                partial(compared_pairs if options.compared else better_pairs, model, tokenizer, teacher_of(yelp)),
+                [texts[i] for i in part],
+                [styles[i] for i in part],
             ),
         )
+        kind = COMPARED | {"max_steps": yelp.count(220)} if options.compared else CHOSEN
         train(
-            model, tokenizer, mostly_there(better, options.back), folder / f"round-{number}",
-            **(COMPARED if options.compared else {"learning_rate": 5e-4, "num_train_epochs": 2.0}) | options.options,
+            model, tokenizer, mostly_there(better, options.back), folder / f"round-{number}", **kind | options.options
         )  # fmt: skip
         found[f"round {number}, greedy"] = look()
     found["best of 8"] = look(teacher_of(yelp))
