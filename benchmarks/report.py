@@ -23,7 +23,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = "results"  # the folder of the pictures, beside the page
 # In the order of the page; what has no script here yet is left out.
 BENCHMARKS = ("yelp", "yelp_table", "yelp_ablation", "bible", "few_shot", "aspects", "trained", "strength", "ablation")
-BENCHMARKS += ("stability", "augmentation", "mixing", "game_cost", "step_time", "switching", "serve")
+BENCHMARKS += ("stability", "augmentation", "mixing", "game_cost", "step_time", "inference_time", "switching", "serve")
+BENCHMARKS += ("scale", "start_time")
 KEPT = {"yelp_table": "yelp/table"}  # results that lie elsewhere than under the benchmark's own name
 HEAD = """# Results
 

@@ -28,14 +28,19 @@ BATCH, SEQ, RANK = 16, 48, 16
 STYLES = ["modern", "kjv"] * (BATCH // 2)
 
 
-def build(method: str, dtype: torch.dtype, layers: int) -> nn.Module:
-    """The body of SmolLM2-135M's shape with random weights, adapted by `method`."""
+def backbone(dtype: torch.dtype, layers: int = 30) -> LlamaForCausalLM:
+    """The body of SmolLM2-135M's shape, frozen, with the same random weights each time and few words."""
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=576, intermediate_size=1536, num_hidden_layers=layers, num_attention_heads=9,
         num_key_value_heads=3, vocab_size=512,
     )  # fmt: skip
-    model = LlamaForCausalLM(config).to(dtype).requires_grad_(False)
+    return LlamaForCausalLM(config).to(dtype).requires_grad_(False)
+
+
+def build(method: str, dtype: torch.dtype, layers: int) -> nn.Module:
+    """The backbone, adapted by `method`."""
+    model = backbone(dtype, layers)
     if method == "lora":
         return get_peft_model(model, LoraConfig(r=RANK, lora_alpha=RANK, target_modules="all-linear"))
     if method == "style_adapter":

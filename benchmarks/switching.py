@@ -17,21 +17,12 @@ from collections.abc import Callable, Mapping
 import torch
 from cells import RESULTS, keep, table
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from step_time import backbone
 
 from style_adapter import StyleAdapterConfig
 
 COUNT, RANK, ROUNDS = 8, 16, 60
 SLOW = {"PEFT: set_adapter": 1, "PEFT: load_adapter and delete it": 10}  # one switch in so many rounds
-
-
-def backbone() -> LlamaForCausalLM:
-    """Random weights in the shape of SmolLM2-135M."""
-    config = LlamaConfig(
-        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
-        vocab_size=512,
-    )  # fmt: skip
-    return LlamaForCausalLM(config).to(torch.bfloat16)
 
 
 def styled(model: PeftModel, style: object) -> None:
@@ -44,10 +35,11 @@ def switches() -> dict[str, Callable[[int], None]]:
     """Each way to switch, by the number of the round."""
     names = [f"s{i}" for i in range(COUNT)]
     ours = get_peft_model(
-        backbone(), StyleAdapterConfig(styles=names, r=RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+        backbone(torch.bfloat16),
+        StyleAdapterConfig(styles=names, r=RANK, target_modules="all-linear", task_type="CAUSAL_LM"),
     ).eval()
     lora = LoraConfig(r=RANK, target_modules="all-linear", task_type="CAUSAL_LM")
-    theirs = get_peft_model(backbone(), lora, adapter_name=names[0])
+    theirs = get_peft_model(backbone(torch.bfloat16), lora, adapter_name=names[0])
     for name in names[1:]:
         theirs.add_adapter(name, lora)
     theirs.eval()
