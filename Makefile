@@ -39,8 +39,9 @@ check: .venv/dev
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules style_adapter $(TYPED)
 
+# make bench QUICK=--quick: a look, nothing written
 bench: .venv/quickstart
-	$(BIN)/python benchmarks/step_time.py
+	for name in step_time inference_time start_time scale; do $(BIN)/python benchmarks/$$name.py $(QUICK) || exit; done
 
 # docs/results.md and its pictures, from what the benchmarks keep in benchmarks/results; then the site, in build/site.
 docs: .venv/dev
