@@ -22,6 +22,7 @@ from cells import RESULTS, keep, table
 from datasets import Dataset
 from kjv_runs import STYLES, started, verses
 from runs import GAME, NO_GAME, style_trainer
+from timings import turned
 from torch import Tensor
 
 from style_adapter import StyleTrainer
@@ -92,8 +93,7 @@ def main() -> None:
             step(trainer, batch)
     times: dict[str, list[float]] = {name: [] for name in KINDS}
     for turn in range(rounds):
-        names = list(KINDS)
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        for name in turned([*KINDS], turn):
             times[name].append(step(trainers[name], batches[name][turn]))
     found = {}
     for name, (kind, _) in KINDS.items():

@@ -9,18 +9,15 @@ row, decode one more after them. "Overhead" is the time over the bare backbone's
 the weights and unloaded. The adapter of 100,000 styles has its rows asked at random.
 """
 
-import argparse
 import random
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from cells import RESULTS, keep, table
+from cells import table
 from peft import LoraConfig, get_peft_model
-from step_time import backbone
+from timings import backbone, medians, run_precisions
 from torch import nn
 from transformers import DynamicCache
 
@@ -84,23 +81,9 @@ def measure(dtype: torch.dtype, rounds: int, layers: int) -> dict[str, dict[str,
         found[name] = {}
     for kind, calls in ways.items():
         count = rounds if kind == "prefill" else 4 * rounds
-        for name, seconds in in_turn(calls, count).items():
+        for name, seconds in medians(calls, count).items():
             found[name][f"{kind}_ms"] = 1000 * seconds
     return found
-
-
-def in_turn(calls: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Median seconds of each call; the first of every round is another one."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for turn in range(rounds):
-        first = turn % len(calls)
-        for name in [*calls][first:] + [*calls][:first]:
-            begun = time.perf_counter()
-            calls[name]()
-            times[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(each) for name, each in times.items()}
 
 
 def report(found: Mapping[str, Any]) -> str:
@@ -122,18 +105,5 @@ def report(found: Mapping[str, Any]) -> str:
     return table([head, *rows])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="5 rounds of 4 layers, results not written")
-    options = parser.parse_args()
-    rounds, layers = (5, 4) if options.quick else (15, 30)
-    kinds = (torch.float32, torch.bfloat16)
-    found = {str(dtype).removeprefix("torch."): measure(dtype, rounds, layers) for dtype in kinds}
-    print(report(found))
-    if not options.quick:
-        setting = {"rows": ROWS, "seq": SEQ, "r": RANK, "layers": layers, "rounds": rounds}
-        keep(RESULTS / "inference_time.json", found, setting=setting)
-
-
 if __name__ == "__main__":
-    main()
+    run_precisions("inference_time", __doc__, measure, report, rows=ROWS, seq=SEQ, r=RANK)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 
 from cells import RESULTS, keep, table
+from timings import turned
 
 HELP = """
 import contextlib, io, sys
@@ -40,7 +41,7 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
     """Median seconds of each way, and of what it adds."""
     times: dict[str, list[float]] = {name: [] for name in WAYS}
     for turn in range(rounds + 1):
-        for name in [*WAYS][turn % 3 :] + [*WAYS][: turn % 3]:
+        for name in turned([*WAYS], turn):
             spent = seconds(WAYS[name])
             if turn:  # the first round fills the disk's cache
                 times[name].append(spent)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 import torch
 from cells import RESULTS, keep, table
 from peft import LoraConfig, PeftModel, get_peft_model
-from step_time import backbone
+from timings import backbone, turned
 
 from style_adapter import StyleAdapterConfig
 
@@ -67,7 +67,7 @@ def measure() -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in ways}
     with torch.no_grad():
         for turn in range(ROUNDS):
-            for name in [*ways][turn % len(ways) :] + [*ways][: turn % len(ways)]:
+            for name in turned([*ways], turn):
                 if turn % SLOW.get(name, 1):
                     continue
                 count = 1 if name in SLOW else 20
