@@ -25,11 +25,11 @@ from typing import Any
 import datasets
 from cells import RESULTS, keep, table
 from peft import get_peft_model
-from runs import TRAINING, backbone_folder
+from runs import NO_GAME, TRAINING, backbone_folder
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from style_adapter import StyleAdapterConfig, StyleTrainer, StyleTrainingArguments
-from style_adapter.planning import GIB, WAYS, Model, Way, Work, cost, survey
+from style_adapter.planning import GIB, Model, Way, Work, cost, costs_of, first_fitting, survey
 
 SHAPES = {  # width, width inside, blocks, heads, their keys and values, words
     "7B": (4096, 11008, 32, 32, 32, 32000),
@@ -52,12 +52,12 @@ def folder_of(shape: tuple[int, ...]) -> str:
 
 def advised(model: Model, work: Work, gpus: int) -> dict[str, Any]:
     """The first way that fits, and what it costs; the least one where none does."""
-    costs = {way: cost(model, work, way, gpus) for way in WAYS if gpus > 1 or not way.sharded}
-    fitting = [way for way, found in costs.items() if found.fits(MEMORY)]
-    way = fitting[0] if fitting else min(costs, key=lambda way: costs[way].total)
+    costs = costs_of(model, work, gpus)
+    fitting = first_fitting(costs, MEMORY)
+    way = fitting or min(costs, key=lambda way: costs[way].total)
     found = costs[way]
     parts = {"weights": found.weights, "trained": found.trained, "step": found.step, "in_all": found.total}
-    return {"way": str(way), "fits": bool(fitting)} | {
+    return {"way": str(way), "fits": fitting is not None} | {
         name: value / GIB for name, value in (parts | {"sent": found.traffic}).items()
     }
 
@@ -90,7 +90,7 @@ def train(config: LlamaConfig, tokenizer: Any, steps: int) -> None:
         {"source": " the" * (REAL.prompt - number % 4), "target": " a" * (REAL.target - 1), "style": "b"}
         for number in range(steps * REAL.batch)
     ]
-    options = TRAINING | {"max_steps": steps, "adversary_fraction": 0.0, "w_adv": 0.0}
+    options = TRAINING | NO_GAME | {"max_steps": steps, "adversary_fraction": 0.0}
     trainer = StyleTrainer(
         model=get_peft_model(backbone, styles),
         args=StyleTrainingArguments(tempfile.mkdtemp(), **options),

@@ -5,6 +5,20 @@ Nothing is downloaded but a configuration.
 
 from .peak import PeakBytes
 from .survey import Model, Work, step_bytes, survey
-from .ways import GIB, WAYS, Cost, Way, cost, plan
+from .ways import GIB, WAYS, Cost, Way, cost, costs_of, first_fitting, plan
 
-__all__ = ["GIB", "WAYS", "Cost", "Model", "PeakBytes", "Way", "Work", "cost", "plan", "step_bytes", "survey"]
+__all__ = [
+    "GIB",
+    "WAYS",
+    "Cost",
+    "Model",
+    "PeakBytes",
+    "Way",
+    "Work",
+    "cost",
+    "costs_of",
+    "first_fitting",
+    "plan",
+    "step_bytes",
+    "survey",
+]

@@ -1,5 +1,6 @@
 """Ways to hold and spread a backbone, and what each costs a GPU."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -80,6 +81,16 @@ def cost(model: Model, work: Work, way: Way, gpus: int = 1) -> Cost:
     return Cost(int(weights), trained // gpus, step, int(others * (2 * held + 3 * 4 * model.trained)))
 
 
+def costs_of(model: Model, work: Work, gpus: int) -> dict[Way, Cost]:
+    """What each way costs, the simplest first; one GPU has nobody to share with."""
+    return {way: cost(model, work, way, gpus) for way in WAYS if gpus > 1 or not way.sharded}
+
+
+def first_fitting(costs: Mapping[Way, Cost], memory: float) -> Way | None:
+    """The first way that GPUs of `memory` GiB hold, if there is one."""
+    return next((way for way, found in costs.items() if found.fits(memory)), None)
+
+
 def plan(backbone: str, *, gpus: int = 1, gpu_memory: float = 80.0, work: Work | None = None) -> str:
     """A table of the ways to train an adapter: what a GPU holds, what it sends, and whether it fits.
 
@@ -98,13 +109,13 @@ def plan(backbone: str, *, gpus: int = 1, gpu_memory: float = 80.0, work: Work |
         )
     work = work or Work()
     model = survey(backbone, work)
-    found = {way: cost(model, work, way, gpus) for way in WAYS if gpus > 1 or not way.sharded}
+    costs = costs_of(model, work, gpus)
     rows = []
-    for way, each in found.items():
+    for name, each in costs.items():
         parts = (each.weights, each.trained, each.step, each.total, each.traffic)
-        rows.append((str(way), *(f"{part / GIB:.2f}" for part in parts), "yes" if each.fits(gpu_memory) else "no"))
+        rows.append((str(name), *(f"{part / GIB:.2f}" for part in parts), "yes" if each.fits(gpu_memory) else "no"))
     head = ("way", "frozen, GiB", "trained", "step", "in all", "sent a step", "fits")
-    fitting = [way for way, c in found.items() if c.fits(gpu_memory)]
-    advice = f"Use: {fitting[0]}." if fitting else "None fits: take more GPUs, a smaller batch or shorter texts."
+    way = first_fitting(costs, gpu_memory)
+    advice = f"Use: {way}." if way else "None fits: take more GPUs, a smaller batch or shorter texts."
     counts = f"{model.frozen:,} frozen numbers, {model.trained:,} trained, {model.style:,} of them a style's own"
     return "\n\n".join([f"{backbone}: {counts}.", markdown_table(head, rows), advice])
