@@ -59,11 +59,10 @@ def _only_rows(code: StyleCode | None, kept: list[bool]) -> StyleCode | None:
             f"Length of `adapter_names` should be the same as the number of inputs, but got {len(kept)} and "
             f"{code.ids.shape[0]} respectively."
         )
-    slots = (len(kept), -1)
     return replace(
         code,
-        ids=code.ids.expand(slots),
-        weights=code.weights.expand(slots),
+        ids=code.ids.expand(len(kept), -1),
+        weights=code.weights.expand(len(kept), -1),
         features=None if code.features is None else code.features * mask[:, None],
         noise=None if code.noise is None else code.noise * mask[:, None],
     ).weighted(mask[:, None].float())
