@@ -4,7 +4,7 @@
     python benchmarks/yelp.py --data FOLDER --scale 0.02    # a look, its results written nowhere
     python benchmarks/yelp.py --data FOLDER --test          # rewrites the test too, for yelp_table.py to score
     python benchmarks/yelp.py --data FOLDER --compared --back 0.12 --rounds 2 --texts 2250 --name compared
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 benchmarks/yelp.py ...    # each core a process: 1.3 x as fast
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 benchmarks/yelp.py ...    # each core a process; drafts gain most
 
 FOLDER holds yelp_sentiment. The teacher rewrites training lines by what the other sentiment says in the same place;
 the adapter learns from its pairs against a discriminator; then it learns from the best of its own drafts and the
@@ -31,7 +31,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from cells import RESULTS, keep, table
 from peft import PeftModel, get_peft_model
-from runs import TRAINING, load_smollm2, minilm, read_lines
+from runs import NO_GAME, TRAINING, load_smollm2, minilm, read_lines
 
 from style_adapter import (
     EditTeacher,
@@ -80,8 +80,8 @@ OPTIONS: dict[str, Any] = (
 CHOSEN: dict[str, Any] = {"learning_rate": 5e-4, "num_train_epochs": 2.0}  # a round that learns from the best
 # A round that compares: likelihood and preference alone, so new tokens need less weight.
 COMPARED: dict[str, Any] = {"learning_rate": 3e-4, "warmup_steps": 10, "w_pref": 2.0}
-NO_GAME = {"w_adv": 0.0, "adversary_fraction": 0.0}
-COMPARED |= NO_GAME | {"novel_token_weight": 1.5}
+ALONE = NO_GAME | {"adversary_fraction": 0.0}  # the likelihood
+COMPARED |= ALONE | {"novel_token_weight": 1.5}
 # What is compared holds the style far better than what a search begins with: a draft must be worth its words.
 CHOICE = RewriteWeights(style=3.0)
 SHOWN = {
@@ -132,7 +132,7 @@ def mostly_there(pairs: Sequence[Pair], back: float) -> list[Pair]:
 
 
 def spread(make: Callable[..., Sequence[Row]], *columns: Sequence[Any]) -> list[Row]:
-    """What each process makes of its share of two columns, together, in the order of the processes."""
+    """What each process makes of its share of some columns, together, in the order of the processes."""
     with PartialState().split_between_processes([*zip(*columns, strict=True)]) as mine:
         return gather_object([*make(*map(list, zip(*mine, strict=True)))])
 
@@ -340,7 +340,7 @@ def main() -> None:
     train(
         model, tokenizer, mostly_there(pairs, options.back), folder / "round-0",
         **{"learning_rate": 1e-3, "max_steps": yelp.count(options.steps)}
-        | (NO_GAME if options.no_game else {})
+        | (ALONE if options.no_game else {})
         | options.options,
     )  # fmt: skip
     dev, found = yelp.lines("dev"), {}
